@@ -1,0 +1,212 @@
+//! `/apps/{id}/…`: the signed HTTP API of backends.
+//!
+//! [`serve`] takes a request from its path to its answer: route, method, body, signature, then the one
+//! function of the resource. Errors are one line of text.
+//!
+//! Not here: what a publish leads to (`hub`), sockets (`worker`).
+
+mod auth;
+mod channels;
+mod error;
+mod events;
+mod info;
+mod route;
+
+use std::time::{Duration, SystemTime};
+
+use actix_http::body::BoxBody;
+use actix_http::{HttpMessage, Request, Response};
+use actix_web::http::header::HeaderMap;
+use actix_web::http::{Method, header};
+use actix_web::web::{Bytes, Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::{Value, json};
+
+use crate::config::{Api, ExtraneousParameters};
+use crate::guard::{HEAD_MAX, is_too_long};
+use crate::node::Node;
+use crate::protocol::{ChannelName, cut, is_user_id};
+use crate::ws;
+
+pub use crate::api::auth::{Signed, Unchecked};
+pub use crate::api::error::ApiError;
+pub use crate::api::route::{Resource, Route};
+
+/// What a successful call answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// 200 with a JSON object.
+    Json(Value),
+    /// The same, already text.
+    Text(String),
+    /// 202 without a body: deprecated calls only.
+    Accepted,
+}
+
+/// Answers one request.
+pub async fn serve(request: HttpRequest, payload: Payload, node: Data<Node>) -> HttpResponse {
+    let response = match answer(&request, payload, &node).await {
+        Ok(Answer::Json(value)) => json_response(value.to_string()),
+        Ok(Answer::Text(text)) => json_response(text),
+        Ok(Answer::Accepted) => HttpResponse::Accepted().finish(),
+        Err(Refused::Options) => HttpResponse::NoContent().finish(),
+        Err(Refused::Error(error)) => {
+            tracing::debug!(path = ?cut(request.path(), 200), error = ?error.to_log(), "call refused");
+            error.response()
+        }
+    };
+    node.metrics().api.with_label_values(&[response.status().as_str()]).inc();
+    response
+}
+
+fn json_response(text: String) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(text)
+}
+
+/// Why there is no answer of a resource.
+enum Refused {
+    /// The request only asks what it may do. Browsers are no clients of a signed API: nothing is allowed to them.
+    Options,
+    Error(ApiError),
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+async fn answer(request: &HttpRequest, payload: Payload, node: &Node) -> Result<Answer, Refused> {
+    let route = route(request);
+    // Read even if the request is refused already: only then the connection can be kept.
+    let resource = route.as_ref().ok().map(|route| &route.resource);
+    let body = body(request, payload, node, resource).await;
+    let (route, body) = (route?, body?);
+    let unchecked = Unchecked {
+        method: request.method().as_str(),
+        path: request.path(),
+        query: request.query_string(),
+        body: &body,
+    };
+    let tolerance_s = node.config().api.timestamp_tolerance_s;
+    let signed = Signed::check(unchecked, &route, node.apps(), tolerance_s, SystemTime::now())?;
+    if node.config().api.extraneous_parameters == ExtraneousParameters::Refuse {
+        check_extraneous(&signed, &route.resource)?;
+    }
+    Ok(dispatch(node, &signed, &route.resource, &body)?)
+}
+
+/// Where the request leads, if it may go there.
+fn route(request: &HttpRequest) -> Result<Route<'_>, Refused> {
+    let route = match Route::parse(request.path()) {
+        Some(route) => route,
+        None if ws::app_key(request.path()).is_some() => return Err(ApiError::UpgradeRequired.into()),
+        None => return Err(ApiError::UnknownRoute.into()),
+    };
+    check_method(request.method(), &route.resource)?;
+    check_head(request)?;
+    Ok(route)
+}
+
+/// Carries out a call whose sender has been checked.
+///
+/// # Errors
+/// What is wrong with the call; nothing of it was carried out then.
+pub fn dispatch(node: &Node, signed: &Signed, resource: &Resource, body: &[u8]) -> Result<Answer, ApiError> {
+    match resource {
+        Resource::Events => events::trigger(node, signed, body),
+        Resource::BatchEvents => events::trigger_batch(node, signed, body),
+        Resource::ChannelEvents(channel) => events::trigger_on_channel(node, signed, channel, body),
+        Resource::Channels => channels::list(node, signed),
+        Resource::Channel(channel) => channels::show(node, signed, channel),
+        Resource::Users(channel) => channels::users(node, signed, channel),
+        Resource::ChannelStats(channel) => channels::stats(node, signed, channel),
+        Resource::Terminate(user_id) => Ok(terminate(node, signed, user_id)),
+    }
+}
+
+/// `POST users/{id}/terminate_connections`. A user who is not there has no connections to end.
+fn terminate(node: &Node, signed: &Signed, user_id: &str) -> Answer {
+    if is_user_id(user_id) {
+        node.terminate(&signed.app, &ChannelName::of_user(user_id));
+    }
+    Answer::Json(json!({}))
+}
+
+fn check_method(method: &Method, resource: &Resource) -> Result<(), Refused> {
+    match method {
+        &Method::OPTIONS => Err(Refused::Options),
+        method if *method == resource.method() => Ok(()),
+        _ if resource.method() == Method::POST => Err(ApiError::WrongMethod("POST").into()),
+        _ => Err(ApiError::WrongMethod("GET").into()),
+    }
+}
+
+fn check_head(request: &HttpRequest) -> Result<(), ApiError> {
+    if is_too_long(request.uri(), request.headers()) {
+        return Err(ApiError::HeadTooLarge { max: HEAD_MAX });
+    }
+    Ok(())
+}
+
+/// Refuses a body by its declared length, before any of it is read. Returns the limit.
+fn check_declared(resource: Option<&Resource>, headers: &HeaderMap, config: &Api) -> Result<usize, ApiError> {
+    let max = match resource {
+        Some(Resource::BatchEvents) => config.batch_body_bytes_max,
+        _ => config.body_bytes_max,
+    };
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > max as u64) {
+        Err(ApiError::BodyTooLarge { max })
+    } else {
+        Ok(max)
+    }
+}
+
+/// Answers `Expect: 100-continue`: a body that would be refused need not come.
+///
+/// # Errors
+/// The answer to send instead.
+pub fn expect(request: Request, node: &Node) -> Result<Request, Response<BoxBody>> {
+    let resource = Route::parse(request.path()).map(|route| route.resource);
+    match check_declared(resource.as_ref(), request.headers(), &node.config().api) {
+        Ok(_) => Ok(request),
+        Err(error) => {
+            node.metrics().api.with_label_values(&[error.status().as_str()]).inc();
+            Err(error.response().into())
+        }
+    }
+}
+
+/// Reads the body, within its limits of size and time.
+async fn body(
+    request: &HttpRequest,
+    payload: Payload,
+    node: &Node,
+    resource: Option<&Resource>,
+) -> Result<Bytes, ApiError> {
+    let config = &node.config().api;
+    let max = check_declared(resource, request.headers(), config)?;
+    let read = payload.to_bytes_limited(max);
+    match tokio::time::timeout(Duration::from_secs(config.body_timeout_s), read).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(_))) => Err(ApiError::BodyBroken),
+        Ok(Err(_)) => Err(ApiError::BodyTooLarge { max }),
+        Err(_) => Err(ApiError::BodyTimeout),
+    }
+}
+
+/// Parameters that an endpoint does not know are refused where Pusher does so.
+fn check_extraneous(signed: &Signed, resource: &Resource) -> Result<(), ApiError> {
+    let known: &[&str] = match resource {
+        Resource::Channels => &["filter_by_prefix", "info"],
+        Resource::Channel(_) => &["info"],
+        Resource::Users(_) | Resource::Terminate(_) | Resource::ChannelStats(_) => &[],
+        Resource::Events | Resource::BatchEvents | Resource::ChannelEvents(_) => return Ok(()),
+    };
+    let of_signature = ["auth_key", "auth_timestamp", "auth_version", "auth_signature", "body_md5"];
+    let extraneous: Vec<&str> =
+        signed.query.keys().filter(|key| !known.contains(key) && !of_signature.contains(key)).collect();
+    if extraneous.is_empty() { Ok(()) } else { Err(ApiError::Extraneous(extraneous.join(", "))) }
+}

@@ -1,0 +1,145 @@
+//! What one connection listens to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::hub::Audience;
+use crate::protocol::{ChannelName, Member};
+
+/// A place of the connection in an audience.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Which of its audiences.
+    pub audience: Audience,
+    /// Who the connection is in a presence channel.
+    pub member: Option<Arc<Member>>,
+    /// Where in the worker's list of the audience. The worker keeps it up to date.
+    pub seat: u32,
+}
+
+/// All of them, in no order.
+///
+/// A few are looked through; more have an index, since a client may have as many as it likes and must not
+/// make others wait while we look.
+#[derive(Debug, Default)]
+pub(super) struct Memberships {
+    list: Vec<Membership>,
+    #[allow(clippy::box_collection, reason = "most connections have none, and pay for a pointer alone")]
+    index: Option<Box<HashMap<ChannelName, usize>>>,
+}
+
+/// From this many on there is an index.
+const INDEXED: usize = 32;
+
+impl Memberships {
+    pub(super) fn all(&self) -> &[Membership] {
+        &self.list
+    }
+
+    /// Where the subscription to a channel stands.
+    pub(super) fn subscription(&self, channel: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.get(channel).copied(),
+            None => {
+                self.list.iter().position(|each| each.is_subscription() && each.channel.as_str() == channel)
+            }
+        }
+    }
+
+    /// Adds one; returns where it stands.
+    pub(super) fn push(&mut self, membership: Membership) -> usize {
+        let at = self.list.len();
+        if at == self.list.capacity() {
+            // Most connections have one: room for four would be most of what they cost.
+            self.list.reserve_exact(if at < 4 { 1 } else { at / 2 });
+        }
+        if let Some(index) = &mut self.index
+            && membership.is_subscription()
+        {
+            index.insert(membership.channel.clone(), at);
+        }
+        self.list.push(membership);
+        if self.index.is_none() && self.list.len() >= INDEXED {
+            let subscriptions = self.list.iter().enumerate().filter(|(_, each)| each.is_subscription());
+            self.index = Some(Box::new(subscriptions.map(|(at, each)| (each.channel.clone(), at)).collect()));
+        }
+        at
+    }
+
+    /// Takes one away. The last takes its place.
+    pub(super) fn swap_remove(&mut self, at: usize) -> Membership {
+        let removed = self.list.swap_remove(at);
+        if let Some(index) = &mut self.index {
+            if removed.is_subscription() {
+                index.remove(&removed.channel);
+            }
+            if let Some(moved) = self.list.get(at).filter(|moved| moved.is_subscription()) {
+                index.insert(moved.channel.clone(), at);
+            }
+        }
+        // Not at the limit itself, where a client could make us build the index all the time.
+        if self.list.len() < INDEXED / 2 {
+            self.index = None;
+            self.list.shrink_to(self.list.len().next_power_of_two());
+        }
+        if self.list.is_empty() {
+            self.list = Vec::new();
+        }
+        removed
+    }
+
+    pub(super) fn set_seat(&mut self, at: usize, seat: u32) {
+        if let Some(membership) = self.list.get_mut(at) {
+            membership.seat = seat;
+        }
+    }
+}
+
+impl Membership {
+    fn is_subscription(&self) -> bool {
+        self.audience == Audience::Subscribers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn membership(number: usize) -> Membership {
+        let channel = ChannelName::parse(&format!("c{number}"), 164).expect("valid name");
+        let audience = if number.is_multiple_of(5) { Audience::Watchers } else { Audience::Subscribers };
+        Membership { channel, audience, member: None, seat: 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn p24_a_subscription_is_found_among_few_and_many(ops in prop::collection::vec((0usize..100, 0usize..3), 0..400)) {
+            let mut memberships = Memberships::default();
+            let mut expected: Vec<String> = Vec::new();
+            for (number, op) in ops {
+                let name = format!("c{number}");
+                let known = expected.contains(&name);
+                if op > 0 && !known {
+                    memberships.push(membership(number));
+                    expected.push(name);
+                } else if op == 0 && known {
+                    let at = memberships.all().iter().position(|each| each.channel.as_str() == name).expect("known");
+                    let removed = memberships.swap_remove(at);
+                    prop_assert_eq!(removed.channel.as_str(), &name);
+                    expected.retain(|other| *other != name);
+                }
+                prop_assert_eq!(memberships.all().len(), expected.len());
+            }
+            for number in 0..100 {
+                let name = format!("c{number}");
+                let wanted = expected.contains(&name) && number % 5 != 0;
+                let found = memberships.subscription(&name);
+                prop_assert_eq!(found.map(|at| memberships.all()[at].channel.to_string()), wanted.then_some(name));
+            }
+        }
+    }
+}

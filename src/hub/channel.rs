@@ -1,0 +1,160 @@
+//! The state of one channel.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::hub::effect::{Position, WorkerId};
+use crate::protocol::{CachedEvent, Roster};
+
+/// One cache miss is reported for all that happen within this time.
+const MISS_QUIET: Duration = Duration::from_secs(10);
+
+/// Up to this many subscribers, every change of the count is told at once (Pusher docs, "Subscription
+/// count events").
+const COUNTED_AT_ONCE: u64 = 100;
+
+/// Above it, only so often.
+const COUNT_PAUSE: Duration = Duration::from_secs(5);
+
+/// One channel, for as long as somebody is subscribed or something is kept.
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    pub(super) position: Position,
+    pub(super) subscribers: Spread,
+    pub(super) watchers: Spread,
+    // Shared with whoever encodes a snapshot: joining copies the roster only while that goes on.
+    pub(super) roster: Option<Arc<Roster>>,
+    pub(super) cache: Option<Box<Cache>>,
+    pub(super) count: Option<Box<CountPause>>,
+    /// When the hub will look after this channel by itself.
+    pub(super) due: Option<Instant>,
+}
+
+impl Channel {
+    /// The place of the next event.
+    pub(super) fn advance(&mut self) -> Position {
+        self.position.seq += 1;
+        self.position
+    }
+
+    /// Nothing is left to keep.
+    pub(super) fn is_over(&self) -> bool {
+        self.subscribers.is_empty() && self.watchers.is_empty() && self.cache.is_none()
+    }
+
+    /// When something ends by itself next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let cache = self.cache.as_ref().and_then(|cache| cache.deadline());
+        let count = self.count.as_ref().filter(|count| count.changed).map(|count| count.told + COUNT_PAUSE);
+        cache.into_iter().chain(count).min()
+    }
+
+    /// Lets go of what has ended. Some is the count that is now to be told.
+    pub(super) fn settle(&mut self, now: Instant) -> Option<u64> {
+        if let Some(cache) = &mut self.cache {
+            cache.settle(now);
+            if cache.deadline().is_none() {
+                self.cache = None;
+            }
+        }
+        self.count.as_ref()?.changed.then(|| self.count_to_tell(now)).flatten()
+    }
+
+    /// The number of subscriptions, if it is to be told now rather than later.
+    pub(super) fn count_to_tell(&mut self, now: Instant) -> Option<u64> {
+        let total = self.subscribers.total();
+        let quiet = self.count.as_ref().is_none_or(|count| now >= count.told + COUNT_PAUSE);
+        if total <= COUNTED_AT_ONCE || quiet {
+            self.count = Some(Box::new(CountPause { told: now, changed: false }));
+            return (total > 0).then_some(total);
+        }
+        if let Some(count) = &mut self.count {
+            count.changed = true;
+        }
+        None
+    }
+
+    /// The event to replay, if there is one.
+    pub(super) fn cached(&self, now: Instant) -> Option<(&CachedEvent, Duration)> {
+        let (event, until) = self.cache.as_ref()?.event.as_ref()?;
+        let left = until.saturating_duration_since(now);
+        (!left.is_zero()).then_some((event, left))
+    }
+
+    /// Notes that there was nothing to replay. True if that is to be reported.
+    pub(super) fn miss(&mut self, now: Instant) -> bool {
+        let cache = self.cache.get_or_insert_default();
+        let report = cache.missed.is_none_or(|missed| now >= missed + MISS_QUIET);
+        if report {
+            cache.missed = Some(now);
+        }
+        report
+    }
+
+    /// Keeps an event for later subscribers.
+    pub(super) fn keep(&mut self, event: CachedEvent, until: Instant) {
+        self.cache = Some(Box::new(Cache { event: Some((event, until)), missed: None }));
+    }
+}
+
+/// What a cache channel remembers.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    event: Option<(CachedEvent, Instant)>,
+    missed: Option<Instant>,
+}
+
+impl Cache {
+    fn deadline(&self) -> Option<Instant> {
+        let event = self.event.as_ref().map(|(_, until)| *until);
+        event.or(self.missed.map(|missed| missed + MISS_QUIET))
+    }
+
+    fn settle(&mut self, now: Instant) {
+        self.event.take_if(|(_, until)| *until <= now);
+        self.missed.take_if(|missed| *missed + MISS_QUIET <= now);
+    }
+}
+
+/// When the subscription count was last told, and whether it has changed since.
+#[derive(Debug)]
+pub(super) struct CountPause {
+    told: Instant,
+    changed: bool,
+}
+
+/// How many connections each worker has in an audience. Only workers that have some take room.
+#[derive(Debug, Default)]
+pub(super) struct Spread(Vec<(WorkerId, u32)>);
+
+impl Spread {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    pub(super) fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.0.iter().map(|(worker, _)| *worker)
+    }
+
+    /// Adds a connection.
+    pub(super) fn add(&mut self, worker: WorkerId) {
+        match self.0.iter_mut().find(|entry| entry.0 == worker) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((worker, 1)),
+        }
+    }
+
+    /// Takes a connection away. True if it was the last of all.
+    pub(super) fn remove(&mut self, worker: WorkerId) -> bool {
+        let Some(at) = self.0.iter().position(|entry| entry.0 == worker) else { return false };
+        self.0[at].1 -= 1;
+        if self.0[at].1 == 0 {
+            self.0.swap_remove(at);
+        }
+        self.0.is_empty()
+    }
+}

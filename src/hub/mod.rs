@@ -1,0 +1,459 @@
+//! Every channel of this node: who is subscribed, who is present, what was said last.
+//!
+//! A [`Hub`] is a plain value: one command in, its answer out, and any number of [`Effect`]s. It has no
+//! sockets, clocks, locks or tasks, so a test drives it with values alone. `node` runs many of them.
+//!
+//! It knows connections only by the worker that serves them, and how many there are: who exactly is
+//! subscribed is the worker's to know, which says so when a connection joins and leaves.
+//!
+//! Invariant: a channel lives in exactly one hub, and a hub applies one command at a time: that is the
+//! order of its events. Each gets the next [`Position`], and a subscriber remembers the one it joined at.
+//!
+//! A user is the channel `#server-to-user-{id}`: signing in joins it, being online is having subscribers,
+//! and those who watch the user are its second [`Audience`].
+//!
+//! Not here: signatures and limits (`connection`, `api`); bytes on the wire (`protocol`).
+
+mod channel;
+mod effect;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::app::{App, AppId};
+use crate::hub::channel::Channel;
+use crate::protocol::{CachedEvent, ChannelName, Frame, Member, Roster, SocketId};
+
+pub use crate::hub::effect::{Audience, Body, Delivery, Effect, Fact, Occurrence, Position, WorkerId};
+
+/// A share of the node's channels.
+#[derive(Debug)]
+pub struct Hub {
+    apps: HashMap<AppId, HashMap<ChannelName, Channel>>,
+    /// Channels that need attention at a time of their own, soonest first.
+    due: BinaryHeap<Reverse<Due>>,
+    epochs: Epochs,
+}
+
+/// Joining or leaving a channel.
+#[derive(Clone, Debug)]
+pub struct Subscription<'a> {
+    /// The channel's app.
+    pub app: &'a App,
+    /// The channel.
+    pub channel: &'a ChannelName,
+    /// Who serves the connection.
+    pub worker: WorkerId,
+    /// Who the connection is in a presence channel.
+    pub member: Option<&'a Arc<Member>>,
+    /// What the others are told if this is the member's or user's first connection, or was the last.
+    pub notice: Option<Frame>,
+    /// The time.
+    pub now: Instant,
+}
+
+/// An event for a channel.
+#[derive(Clone, Debug)]
+pub struct Publish<'a> {
+    /// The channel's app.
+    pub app: &'a App,
+    /// The channel.
+    pub channel: &'a ChannelName,
+    /// The event, encoded.
+    pub event: Event,
+    /// The one connection that gets nothing.
+    pub except: Option<SocketId>,
+    /// The time.
+    pub now: Instant,
+}
+
+/// An encoded event, and whether a cache channel remembers it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Delivered and forgotten: client events, and whatever is published to a channel without cache.
+    Passing(Frame),
+    /// Kept for later subscribers.
+    Kept(CachedEvent),
+}
+
+/// The answer to a subscription.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The hub's own copy of the name, to be shared rather than kept twice.
+    pub channel: ChannelName,
+    /// The subscriber is given what comes after this.
+    pub position: Position,
+    /// Everybody present, the subscriber included.
+    pub roster: Option<Arc<Roster>>,
+    /// What a cache channel has to replay; the inner none is a miss.
+    pub cached: Option<Option<Frame>>,
+}
+
+/// The answer to watching a user.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The hub's own copy of the user's channel name.
+    pub channel: ChannelName,
+    /// The watcher is given what comes after this.
+    pub position: Position,
+    /// Whether the user is signed in now.
+    pub online: bool,
+}
+
+/// A presence channel that has no room for another user.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("the presence channel is full")]
+pub struct ChannelFull;
+
+/// What is asked about a channel.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Connections that are subscribed.
+    pub subscriptions: u64,
+    /// Distinct users, in a presence channel.
+    pub users: usize,
+    /// The event a cache channel would replay, and for how much longer.
+    pub cached: Option<(CachedEvent, Duration)>,
+}
+
+impl Hub {
+    /// An empty hub. `seed` should be random: it makes the epochs of its channels.
+    pub fn new(seed: u64) -> Self {
+        Self { apps: HashMap::new(), due: BinaryHeap::new(), epochs: Epochs(seed) }
+    }
+
+    /// Adds a connection to a channel.
+    ///
+    /// # Errors
+    /// When it would be one user too many; nothing has changed then.
+    pub fn subscribe(
+        &mut self,
+        new: Subscription<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Joined, ChannelFull> {
+        let Subscription { app, now, .. } = new;
+        let (name, channel) = self.entry(app, new.channel);
+        if let Some(member) = new.member {
+            let roster = channel.roster.get_or_insert_default();
+            if roster.len() >= app.presence_members_max && !roster.contains(&member.user_id) {
+                self.look_after(app, &name, now);
+                return Err(ChannelFull);
+            }
+        }
+        let mut out = Out { app, name: &name, effects };
+        let first = channel.subscribers.is_empty();
+        if first {
+            out.occurred(Fact::Occupied);
+        }
+        let joins = new.member.is_some_and(|member| {
+            let joins = channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).join(member));
+            if joins {
+                out.occurred(Fact::MemberAdded(member.user_id.clone()));
+            }
+            joins
+        });
+        // Told before it is added: the others' workers are woken, its own need not be.
+        out.notify(channel, new.notice, first, joins);
+        channel.subscribers.add(new.worker);
+        let cached = name.kind().is_cached().then(|| {
+            let cached = channel.cached(now).map(|(event, _)| event.frame.clone());
+            if cached.is_none() && channel.miss(now) {
+                out.occurred(Fact::CacheMissed);
+            }
+            cached
+        });
+        let joined = Joined {
+            channel: name.clone(),
+            position: channel.position,
+            roster: channel.roster.clone(),
+            cached,
+        };
+        out.count(channel, now);
+        self.look_after(app, &name, now);
+        Ok(joined)
+    }
+
+    /// Takes a connection out of a channel it had joined with the same worker and member.
+    pub fn unsubscribe(&mut self, old: Subscription<'_>, effects: &mut Vec<Effect>) {
+        let Some((name, channel)) = self.existing(&old.app.id, old.channel) else { return };
+        let mut out = Out { app: old.app, name: &name, effects };
+        let last = channel.subscribers.remove(old.worker);
+        let leaves = old.member.is_some_and(|member| {
+            let leaves =
+                channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).leave(&member.user_id));
+            if leaves {
+                out.occurred(Fact::MemberRemoved(member.user_id.clone()));
+            }
+            leaves
+        });
+        out.notify(channel, old.notice, last, leaves);
+        out.count(channel, old.now);
+        if last {
+            out.occurred(Fact::Vacated);
+        }
+        self.look_after(old.app, &name, old.now);
+    }
+
+    /// Adds a connection to those who watch a user.
+    pub fn watch(&mut self, app: &App, user: &ChannelName, worker: WorkerId) -> Watched {
+        let (name, channel) = self.entry(app, user);
+        channel.watchers.add(worker);
+        Watched { channel: name, position: channel.position, online: !channel.subscribers.is_empty() }
+    }
+
+    /// Takes a connection away from those who watch a user.
+    pub fn unwatch(&mut self, app: &App, user: &ChannelName, worker: WorkerId, now: Instant) {
+        if let Some((name, channel)) = self.existing(&app.id, user) {
+            channel.watchers.remove(worker);
+            self.look_after(app, &name, now);
+        }
+    }
+
+    /// Gives an event to all subscribers but one. Returns how many subscribers and users there are.
+    pub fn publish(&mut self, new: Publish<'_>, effects: &mut Vec<Effect>) -> Census {
+        let kept = matches!(new.event, Event::Kept(_)) && new.channel.kind().is_cached();
+        let found = if kept {
+            Some(self.entry(new.app, new.channel))
+        } else {
+            self.existing(&new.app.id, new.channel)
+        };
+        let Some((name, channel)) = found else { return Census::default() };
+        let frame = match new.event {
+            Event::Kept(event) => {
+                let frame = event.frame.clone();
+                if kept {
+                    channel.keep(event, new.now + new.app.cache_ttl());
+                }
+                frame
+            }
+            Event::Passing(frame) => frame,
+        };
+        let mut out = Out { app: new.app, name: &name, effects };
+        out.deliver(channel, Audience::Subscribers, Body::Frame(frame), new.except);
+        let census = channel.census(new.now);
+        if kept {
+            self.look_after(new.app, &name, new.now);
+        }
+        census
+    }
+
+    /// Ends every connection signed in as the user of this channel.
+    pub fn terminate(&mut self, app: &App, user: &ChannelName, body: Body, effects: &mut Vec<Effect>) {
+        if let Some((name, channel)) = self.existing(&app.id, user) {
+            Out { app, name: &name, effects }.deliver(channel, Audience::Subscribers, body, None);
+        }
+    }
+
+    /// Does what is due by now: cached events end, held-back counts are told. `app` finds an app by its id.
+    pub fn settle<'a>(
+        &mut self,
+        now: Instant,
+        app: impl Fn(&str) -> Option<&'a App>,
+        effects: &mut Vec<Effect>,
+    ) {
+        while self.due.peek().is_some_and(|Reverse(due)| due.at <= now) {
+            let Some(Reverse(due)) = self.due.pop() else { return };
+            let Some(app) = app(&due.app) else { continue };
+            let Some((name, channel)) = self.existing(&due.app, &due.channel) else { continue };
+            if channel.due != Some(due.at) {
+                continue; // an earlier time took its place
+            }
+            channel.due = None;
+            if let Some(count) = channel.settle(now) {
+                Out { app, name: &name, effects }.tell_count(channel, count);
+            }
+            self.look_after(app, &name, now);
+        }
+    }
+
+    /// What there is to know about a channel.
+    pub fn census(&self, app: &str, channel: &ChannelName, now: Instant) -> Census {
+        self.channel(app, channel).map(|channel| channel.census(now)).unwrap_or_default()
+    }
+
+    /// Everybody present in a channel.
+    pub fn roster(&self, app: &str, channel: &ChannelName) -> Option<Arc<Roster>> {
+        self.channel(app, channel)?.roster.clone()
+    }
+
+    /// Every channel with subscribers whose name begins with `prefix`; users' own channels are left out.
+    pub fn occupied<'a>(
+        &'a self,
+        app: &str,
+        prefix: &'a str,
+        now: Instant,
+    ) -> impl Iterator<Item = (&'a ChannelName, Census)> {
+        let channels = self.apps.get(app).into_iter().flatten();
+        channels
+            .filter(move |(name, channel)| {
+                !channel.subscribers.is_empty() && !name.kind().is_user() && name.as_str().starts_with(prefix)
+            })
+            .map(move |(name, channel)| (name, channel.census(now)))
+    }
+
+    /// Every app that has channels here, for counting: kinds of channel and their subscriptions.
+    pub fn all(&self) -> impl Iterator<Item = (&AppId, &ChannelName, u64)> {
+        self.apps.iter().flat_map(|(app, channels)| {
+            channels.iter().map(move |(name, channel)| (app, name, channel.subscribers.total()))
+        })
+    }
+
+    fn channel(&self, app: &str, channel: &ChannelName) -> Option<&Channel> {
+        self.apps.get(app)?.get(channel)
+    }
+
+    fn existing(&mut self, app: &str, channel: &ChannelName) -> Option<(ChannelName, &mut Channel)> {
+        let channels = self.apps.get_mut(app)?;
+        let name = channels.get_key_value(channel)?.0.clone();
+        channels.get_mut(channel).map(|channel| (name, channel))
+    }
+
+    fn entry(&mut self, app: &App, name: &ChannelName) -> (ChannelName, &mut Channel) {
+        if !self.apps.contains_key(&app.id) {
+            self.apps.insert(app.id.clone(), HashMap::new());
+        }
+        let epochs = &mut self.epochs;
+        let channels = self.apps.entry(app.id.clone()).or_default();
+        let entry = channels.entry(name.clone());
+        let name = entry.key().clone();
+        let channel = entry.or_insert_with(|| Channel {
+            position: Position { epoch: epochs.next(), seq: 0 },
+            ..Channel::default()
+        });
+        (name, channel)
+    }
+
+    /// After every change: forgets a channel with nothing left, or notes when it next needs attention.
+    fn look_after(&mut self, app: &App, name: &ChannelName, now: Instant) {
+        let Some(channels) = self.apps.get_mut(&app.id) else { return };
+        let Some(channel) = channels.get_mut(name) else { return };
+        if channel.is_over() {
+            channels.remove(name);
+            give_back(channels);
+            if channels.is_empty() {
+                self.apps.remove(&app.id);
+            }
+            return;
+        }
+        let Some(at) = channel.deadline() else { return };
+        if channel.due.is_none_or(|due| at < due) {
+            channel.due = Some(at.max(now));
+            let due = Due { at: at.max(now), app: app.id.clone(), channel: name.clone() };
+            self.due.push(Reverse(due));
+        }
+    }
+}
+
+/// Lets a map shrink after many were removed, but not so eagerly that a churn would resize it all the time.
+fn give_back<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > 64 && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.capacity() / 4);
+    }
+}
+
+impl Channel {
+    fn census(&self, now: Instant) -> Census {
+        Census {
+            subscriptions: self.subscribers.total(),
+            users: self.roster.as_ref().map_or(0, |roster| roster.len()),
+            cached: self.cached(now).map(|(event, left)| (event.clone(), left)),
+        }
+    }
+}
+
+/// Where the effects of one command on one channel go.
+struct Out<'a> {
+    app: &'a App,
+    name: &'a ChannelName,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Out<'_> {
+    /// Gives the next place in the channel's order to `body` and sends it to every worker of the audience.
+    fn deliver(&mut self, channel: &mut Channel, audience: Audience, body: Body, except: Option<SocketId>) {
+        let position = channel.advance();
+        let spread = match audience {
+            Audience::Subscribers => &channel.subscribers,
+            Audience::Watchers => &channel.watchers,
+        };
+        self.effects.extend(spread.workers().map(|worker| {
+            let (app, channel, body) = (self.app.id.clone(), self.name.clone(), body.clone());
+            Effect::Deliver(worker, Delivery { app, channel, audience, position, body, except })
+        }));
+    }
+
+    /// Tells the others of a member's, or the watchers of a user's, first or last connection.
+    fn notify(&mut self, channel: &mut Channel, notice: Option<Frame>, user_edge: bool, member_edge: bool) {
+        let Some(notice) = notice else { return };
+        if self.name.kind().is_user() {
+            if user_edge {
+                self.deliver(channel, Audience::Watchers, Body::Frame(notice), None);
+            }
+        } else if member_edge {
+            self.deliver(channel, Audience::Subscribers, Body::Frame(notice), None);
+        }
+    }
+
+    /// After the number of subscriptions has changed.
+    fn count(&mut self, channel: &mut Channel, now: Instant) {
+        if self.app.subscription_counts
+            && self.name.kind().is_counted()
+            && let Some(count) = channel.count_to_tell(now)
+        {
+            self.tell_count(channel, count);
+        }
+    }
+
+    fn tell_count(&mut self, channel: &mut Channel, count: u64) {
+        self.deliver(channel, Audience::Subscribers, Body::SubscriptionCount(count), None);
+        self.occurred(Fact::Counted(count));
+    }
+
+    fn occurred(&mut self, fact: Fact) {
+        if !self.name.kind().is_user() {
+            let (app, channel) = (self.app.id.clone(), self.name.clone());
+            self.effects.push(Effect::Occurred(Occurrence { app, channel, fact }));
+        }
+    }
+}
+
+/// A channel that needs attention at a time of its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Due {
+    at: Instant,
+    app: AppId,
+    channel: ChannelName,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |due: &Self| (due.at, due.app.clone(), due.channel.clone());
+        let (mine, theirs) = (key(self), key(other));
+        (mine.0, mine.1, mine.2.as_str()).cmp(&(theirs.0, theirs.1, theirs.2.as_str()))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Numbers that do not repeat (splitmix64), so that a channel's lives can be told apart.
+#[derive(Debug)]
+struct Epochs(u64);
+
+impl Epochs {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

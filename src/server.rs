@@ -1,0 +1,252 @@
+//! The only place where everything meets: bind, serve, drain.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive};
+use actix_rt::net::TcpStream;
+use actix_server::{Server, ServerHandle};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::http::header;
+use actix_web::web::{self, Data};
+use actix_web::{App as WebApp, HttpResponse};
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{interval, timeout};
+
+use crate::api::{self, Route};
+use crate::app::{Apps, AppsError};
+use crate::config::Config;
+use crate::guard::Guarded;
+use crate::node::Node;
+use crate::worker::Worker;
+use crate::ws::{self, Upgrade};
+
+/// Why the server did not start, or ended.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// An address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The apps of the configuration cannot be used.
+    #[error(transparent)]
+    Apps(#[from] AppsError),
+    /// The system refuses something else.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The addresses in use, once the server accepts connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// Clients and the API.
+    pub clients: SocketAddr,
+    /// The Prometheus page.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How often the hubs look for what is due.
+const SETTLE_EVERY: Duration = Duration::from_millis(250);
+
+/// Serves until SIGTERM or SIGINT, then closes every connection with 4200.
+///
+/// `ready` is called once the server accepts connections.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(config: Config, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
+    actix_rt::System::new().block_on(serve(config, ready))
+}
+
+async fn serve(config: Config, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
+    raise_file_limit();
+    let listener = bind(config.server.bind, config.server.backlog)?;
+    let metrics = config.metrics.bind.map(|address| bind(address, 128)).transpose()?;
+    let listening = Listening {
+        clients: listener.local_addr()?,
+        metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
+    };
+    let apps = Apps::new(config.apps.clone())?;
+    let shutdown_timeout = Duration::from_secs(config.server.shutdown_timeout_s);
+    let node = Node::new(config, apps);
+    let server = start(&node, listener, metrics)?;
+    let handle = server.handle();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let settling = actix_rt::spawn(settle(node.clone()));
+    let serving = actix_rt::spawn(server);
+    ready(listening);
+    tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(connections = node.open(), "stopping");
+    drain(&node, &handle, shutdown_timeout).await;
+    settling.abort();
+    // It has been told to stop, and whatever it says changes nothing.
+    let _ = serving.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Every connection costs a file. The limit of the shell is for interactive programs.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::info!(limit, "limit of open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, ServeError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restarted server must get its port back at once.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(|source| ServeError::Bind { address, source })
+}
+
+/// The sockets of clients and of the metrics page, served by the same worker threads.
+fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -> io::Result<Server> {
+    let builder = Server::build()
+        .workers(node.config().workers())
+        .disable_signals()
+        .shutdown_timeout(1)
+        // Ours to limit: actix does not see upgraded connections anyway.
+        .max_concurrent_connections(usize::MAX / 2);
+    let stopping = builder.graceful_shutdown_signal();
+    let for_clients = node.clone();
+    let mut builder = builder.listen("clients", clients, move || {
+        let api =
+            WebApp::new().app_data(Data::from(for_clients.clone())).default_service(web::to(api::serve));
+        let config = for_clients.config();
+        let stopping = stopping.clone();
+        let for_expect = for_clients.clone();
+        let http = HttpService::build()
+            .keep_alive(KeepAlive::Timeout(Duration::from_secs(config.api.keep_alive_s)))
+            .client_request_timeout(Duration::from_secs(config.server.head_timeout_s))
+            .client_disconnect_timeout(Duration::from_secs(1))
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .expect(fn_service(move |request| ready(api::expect(request, &for_expect))))
+            .upgrade(web_sockets(for_clients.clone()))
+            .h1(map_config(api, |()| AppConfig::default()));
+        let patience = Duration::from_secs(config.server.head_timeout_s + config.api.body_timeout_s);
+        fn_service(move |io| ready(accepted(io, patience))).and_then(http)
+    })?;
+    if let Some(listener) = metrics {
+        let node = node.clone();
+        builder = builder.listen("metrics", listener, move || {
+            let page = WebApp::new()
+                .app_data(Data::from(node.clone()))
+                .route("/metrics", web::get().to(metrics_page))
+                .default_service(web::to(HttpResponse::NotFound));
+            HttpService::build().h1(map_config(page, |()| AppConfig::default())).tcp()
+        })?;
+    }
+    Ok(builder.run())
+}
+
+/// Readies a socket that was just accepted.
+fn accepted(io: TcpStream, patience: Duration) -> Result<(Guarded, Option<SocketAddr>), DispatchError> {
+    // Here, since the HTTP service's own setting for it does not reach HTTP/1.
+    io.set_nodelay(true)?;
+    let peer = io.peer_addr().ok();
+    Ok((Guarded::new(io, patience), peer))
+}
+
+/// The upgrade service, which begins this thread's [`Worker`]. `HttpServer` has no place for one.
+fn web_sockets(
+    node: Arc<Node>,
+) -> impl ServiceFactory<Upgrade, Config = (), Response = (), Error = Infallible, InitError = NoMailbox> {
+    fn_factory(move || {
+        let node = node.clone();
+        async move {
+            let (id, mailbox) = node.take_mailbox().ok_or(NoMailbox)?;
+            let worker = Worker::start(id, node, mailbox);
+            Ok(fn_service(move |upgrade: Upgrade| {
+                let worker = worker.clone();
+                async move {
+                    let is_api = Route::parse(upgrade.0.path()).is_some();
+                    if let Err(error) = ws::upgrade(&worker, upgrade, is_api).await {
+                        // The client went before it had its answer.
+                        tracing::debug!(%error, "upgrade failed");
+                    }
+                    Ok(())
+                }
+            }))
+        }
+    })
+}
+
+/// A thread that was started again after a panic: its connections and its mailbox are gone with the first.
+#[derive(Debug, Error)]
+#[error("every worker has begun already")]
+struct NoMailbox;
+
+async fn metrics_page(node: Data<Node>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4")).body(node.page())
+}
+
+async fn settle(node: Arc<Node>) {
+    let mut due = interval(SETTLE_EVERY);
+    loop {
+        due.tick().await;
+        node.settle(Instant::now());
+    }
+}
+
+/// Tells every client to come back elsewhere, and waits until they have gone.
+async fn drain(node: &Node, server: &ServerHandle, limit: Duration) {
+    server.pause().await;
+    node.drain();
+    let gone = async {
+        let mut look = interval(Duration::from_millis(10));
+        while node.open() > 0 {
+            look.tick().await;
+        }
+    };
+    if timeout(limit, gone).await.is_err() {
+        tracing::warn!(connections = node.open(), "stopping without waiting any longer");
+    }
+    server.stop(true).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_frame_is_not_held_back_until_the_last_one_is_acknowledged() {
+        actix_rt::System::new().block_on(async {
+            let listener = bind("127.0.0.1:0".parse().expect("an address"), 1).expect("a free port");
+            let address = listener.local_addr().expect("an address");
+            let _client = std::net::TcpStream::connect(address).expect("connected");
+            let (io, _) = listener.accept().expect("accepted");
+            io.set_nonblocking(true).expect("nonblocking");
+            let io = TcpStream::from_std(io).expect("registered");
+            assert!(!io.nodelay().expect("readable"), "the system's default");
+            let Ok((guarded, peer)) = accepted(io, Duration::from_secs(1)) else { panic!("refused") };
+            assert!(peer.is_some());
+            assert!(guarded.into_inner().nodelay().expect("readable"));
+        });
+    }
+}

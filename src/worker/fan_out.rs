@@ -1,0 +1,235 @@
+//! The mailbox loop: hands out what the hubs have posted to this worker.
+//!
+//! All that waits is taken at once. What comes in a row for the same listeners is joined into one piece of
+//! bytes, so that each socket is written to once, not once per event: under load that is most of what an
+//! event costs. Alone in the mailbox, an event goes out at once.
+//!
+//! After a number of writes the loop lets others have the thread; a roll keeps its place meanwhile.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::hub::{Body, Delivery};
+use crate::node::{Letter, Mailbox};
+use crate::protocol::{CloseReason, Frame, SocketId};
+use crate::worker::Worker;
+use crate::worker::roll::Topic;
+use crate::worker::socket::Socket;
+
+/// Letters taken at a time.
+const LETTERS: usize = 512;
+
+/// Bytes joined into one piece, so that one slow client's limit still means something.
+const JOINED_BYTES: usize = 64 * 1024;
+
+/// Bytes put into outboxes before they are written, so that a burst alone makes nobody a slow reader.
+const ROUND_BYTES: usize = 256 * 1024;
+
+/// Sockets served before others get the thread: at a few microseconds each, about a millisecond.
+const SERVED_IN_A_ROW: usize = 256;
+
+/// Deliveries to the same listeners, without another in between.
+struct Run {
+    topic: Topic,
+    epoch: u64,
+    except: Option<SocketId>,
+    /// Of all its frames.
+    bytes: usize,
+    content: Content,
+}
+
+enum Content {
+    /// Frames with their numbers, in order; and all of them in one piece.
+    Frames {
+        frames: Vec<(u64, Bytes)>,
+        joined: Bytes,
+    },
+    Disconnect {
+        seq: u64,
+        reason: CloseReason,
+    },
+}
+
+pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox) {
+    let mut letters = Vec::new();
+    let mut hands = Hands { worker, touched: Vec::new(), served: 0 };
+    while mailbox.take(&mut letters, LETTERS).await {
+        let mut draining = false;
+        let deliveries = letters.drain(..).filter_map(|letter| match letter {
+            Letter::Deliver(delivery) => Some(delivery),
+            Letter::Drain => {
+                draining = true;
+                None
+            }
+        });
+        let runs = runs(deliveries);
+        let alone = runs.len() == 1;
+        let mut bytes = 0;
+        for run in runs {
+            bytes += run.bytes;
+            hands.hand_out(run, alone).await;
+            if bytes > ROUND_BYTES {
+                bytes = 0;
+                hands.flush().await;
+            }
+        }
+        hands.flush().await;
+        if draining {
+            hands.worker.drain();
+        }
+    }
+}
+
+fn runs(deliveries: impl Iterator<Item = Delivery>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for delivery in deliveries {
+        let Delivery { app, channel, audience, position, body, except } = delivery;
+        let frame = match body {
+            Body::Frame(frame) => frame,
+            Body::SubscriptionCount(count) => Frame::subscription_count(&channel, count),
+            Body::Disconnect(reason) => {
+                let topic = Topic { app, channel, audience };
+                let content = Content::Disconnect { seq: position.seq, reason };
+                runs.push(Run { topic, epoch: position.epoch, except, bytes: 0, content });
+                continue;
+            }
+        };
+        let topic = Topic { app, channel, audience };
+        let numbered = (position.seq, frame.wire().clone());
+        let more = numbered.1.len();
+        if let Some(Run { content: Content::Frames { frames, .. }, bytes, .. }) =
+            runs.last_mut().filter(|run| run.goes_on_with(&topic, position.epoch, except, more))
+        {
+            frames.push(numbered);
+            *bytes += more;
+            continue;
+        }
+        let content = Content::Frames { frames: vec![numbered], joined: Bytes::new() };
+        runs.push(Run { topic, epoch: position.epoch, except, bytes: more, content });
+    }
+    for run in &mut runs {
+        if let Content::Frames { frames, joined } = &mut run.content {
+            *joined = join(frames);
+        }
+    }
+    runs
+}
+
+impl Run {
+    /// Whether a frame of `more` bytes may be joined to this run, if it is one of frames.
+    fn goes_on_with(&self, topic: &Topic, epoch: u64, except: Option<SocketId>, more: usize) -> bool {
+        self.bytes + more <= JOINED_BYTES
+            && self.except == except
+            && self.epoch == epoch
+            && self.topic == *topic
+    }
+}
+
+fn join(frames: &[(u64, Bytes)]) -> Bytes {
+    if let [(_, only)] = frames {
+        return only.clone();
+    }
+    let mut joined = BytesMut::with_capacity(frames.iter().map(|(_, frame)| frame.len()).sum());
+    for (_, frame) in frames {
+        joined.extend_from_slice(frame);
+    }
+    joined.freeze()
+}
+
+/// The loop's state over one round.
+struct Hands {
+    worker: Rc<Worker>,
+    /// Sockets with frames of this round in their outbox.
+    touched: Vec<Rc<Socket>>,
+    /// Since others last had the thread.
+    served: usize,
+}
+
+impl Hands {
+    async fn hand_out(&mut self, run: Run, alone: bool) {
+        if let Some(roll) = self.worker.rolls.borrow_mut().get_mut(&run.topic) {
+            roll.begin();
+        }
+        while self.hand_out_some(&run, alone) {
+            self.pause().await;
+        }
+        if let Some(roll) = self.worker.rolls.borrow_mut().get_mut(&run.topic) {
+            roll.end();
+        }
+    }
+
+    /// Serves listeners until it is time to pause. Whether there may be more.
+    fn hand_out_some(&mut self, run: &Run, alone: bool) -> bool {
+        let worker = self.worker.clone();
+        let mut to_close = Vec::new();
+        let mut deliveries = 0;
+        let mut rolls = worker.rolls.borrow_mut();
+        let Some(roll) = rolls.get_mut(&run.topic).filter(|roll| roll.is_of(run.epoch)) else { return false };
+        let more = loop {
+            let Some((socket, joined)) = roll.next() else { break false };
+            self.served += 1;
+            if run.except.is_none_or(|except| !socket.is(except)) {
+                match &run.content {
+                    Content::Frames { frames, joined: all } => {
+                        deliveries += frames.len() as u64;
+                        self.give(socket, frames, all, joined, alone);
+                        if alone && worker.is_over_limit(socket) {
+                            to_close.push((socket.clone(), CloseReason::SlowReader));
+                        }
+                    }
+                    Content::Disconnect { seq, reason } if *seq > joined => {
+                        to_close.push((socket.clone(), *reason))
+                    }
+                    Content::Disconnect { .. } => {}
+                }
+            }
+            if self.served >= SERVED_IN_A_ROW {
+                break true;
+            }
+        };
+        drop(rolls);
+        worker.node().metrics().deliveries.inc_by(deliveries);
+        for (socket, reason) in to_close {
+            worker.close(&socket, reason);
+        }
+        more
+    }
+
+    /// Gives one listener what it has not had: all of it, or what came after it joined.
+    fn give(&mut self, socket: &Rc<Socket>, frames: &[(u64, Bytes)], all: &Bytes, joined: u64, alone: bool) {
+        if frames.first().is_some_and(|(seq, _)| *seq > joined) {
+            if alone {
+                return socket.send(all);
+            }
+            socket.push(all.clone());
+        } else {
+            let mut missed = frames.iter().filter(|(seq, _)| *seq > joined).peekable();
+            if missed.peek().is_none() {
+                return;
+            }
+            missed.for_each(|(_, frame)| socket.push(frame.clone()));
+        }
+        if !socket.touched.replace(true) {
+            self.touched.push(socket.clone());
+        }
+    }
+
+    /// Writes to each socket that got something in this round.
+    async fn flush(&mut self) {
+        for socket in std::mem::take(&mut self.touched) {
+            socket.touched.set(false);
+            socket.flush();
+            self.worker.check_backlog(&socket);
+            self.served += 1;
+            if self.served >= SERVED_IN_A_ROW {
+                self.pause().await;
+            }
+        }
+    }
+
+    async fn pause(&mut self) {
+        self.served = 0;
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,380 @@
+//! What one thread owns: its sockets, who of them listens to what, their timers, and its mailbox.
+//!
+//! Everything here is of one thread, so nothing is locked. A worker carries out what `connection` allows,
+//! asks the hubs through `node`, and hands out what arrives in its mailbox.
+//!
+//! Invariants: a membership of a connection, its seat in a roll and its count in the hub begin and end
+//! together, in [`Worker::join`] and [`Worker::leave`]. Nobody waits for a socket: what does not fit goes to
+//! its outbox, and an outbox over its limit ends that one connection.
+//!
+//! Not here: the handshake (`ws`), what a client may do (`connection`).
+
+mod fan_out;
+mod outbox;
+mod roll;
+mod session;
+mod socket;
+mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_rt::net::TcpStream;
+use bytes::Bytes;
+use rand::RngExt;
+use tokio::time::MissedTickBehavior;
+
+use crate::app::App;
+use crate::connection::Connection;
+use crate::hub::WorkerId;
+use crate::node::{Mailbox, Node, Permit};
+use crate::protocol::websocket::{self, Incoming, Violation};
+use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
+use crate::worker::roll::Rolls;
+use crate::worker::socket::{Socket, State, Task};
+use crate::worker::wheel::{TICK, Wheel, ticks};
+
+/// Bytes read at a time. One buffer serves all sockets of the worker.
+const READ_BYTES: usize = 64 * 1024;
+
+/// One thread's share of the server.
+pub struct Worker {
+    id: WorkerId,
+    node: Arc<Node>,
+    rolls: RefCell<Rolls>,
+    wheel: RefCell<Wheel<Socket>>,
+    scratch: Cell<Vec<u8>>,
+}
+
+impl Worker {
+    /// Begins to serve a mailbox on the calling thread.
+    pub fn start(id: WorkerId, node: Arc<Node>, mailbox: Mailbox) -> Rc<Self> {
+        let worker = Rc::new(Self {
+            id,
+            node,
+            rolls: RefCell::default(),
+            wheel: RefCell::new(Wheel::new()),
+            scratch: Cell::default(),
+        });
+        vital(fan_out::run(worker.clone(), mailbox));
+        vital(worker.clone().keep_time());
+        worker
+    }
+
+    /// The node this worker is part of.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Takes over a socket whose handshake is done. `head` is the answer to the handshake, still to be sent;
+    /// `early` is what the client has already sent behind its own.
+    pub fn adopt(
+        self: &Rc<Self>,
+        io: TcpStream,
+        head: &[u8],
+        early: &mut [u8],
+        app: Arc<App>,
+        permit: Permit,
+    ) {
+        let socket_id = SocketId::from_random(rand::rng().random());
+        tracing::debug!(app = %app.id, socket = %socket_id, "connected");
+        let activity_timeout_s = self.node.config().connection.activity_timeout_s;
+        let hello = Frame::connection_established(socket_id, activity_timeout_s);
+        let connection = Connection::new(app, socket_id, Instant::now());
+        self.node.metrics().opened.inc();
+        let socket = Rc::new(Socket::new(io, Some(connection), Some(permit), State::Open, self.now()));
+        socket.send(&Bytes::from([head, hello.wire()].concat()));
+        self.look_at_next(&socket);
+        if !early.is_empty() {
+            self.receive(&socket, early);
+        }
+        actix_rt::spawn(Task { worker: self.clone(), socket });
+    }
+
+    /// Completes a handshake only to say why the client cannot stay.
+    pub fn refuse(self: &Rc<Self>, io: TcpStream, head: &[u8], reason: CloseReason) {
+        self.node.metrics().refused.with_label_values(&[&reason.code().to_string()]).inc();
+        let farewell = Frame::farewell(reason);
+        let close = websocket::close(Some(reason.code()), &reason.to_string());
+        let state = State::Closing { until: self.closing_until(), deaf: false };
+        let socket = Rc::new(Socket::new(io, None, None, state, self.now()));
+        socket.send(&Bytes::from([head, farewell.wire(), &close].concat()));
+        self.look_at_next(&socket);
+        actix_rt::spawn(Task { worker: self.clone(), socket });
+    }
+
+    /// Reads once and acts on it.
+    fn read(self: &Rc<Self>, socket: &Rc<Socket>, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) {
+        let mut scratch = self.scratch.take();
+        scratch.resize(READ_BYTES, 0);
+        match read(&mut scratch) {
+            Ok(0) => socket.advance(State::Gone),
+            Ok(count) => self.receive(socket, &mut scratch[..count]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => socket.advance(State::Gone),
+        }
+        self.scratch.set(scratch);
+    }
+
+    /// Acts on what a client has sent.
+    fn receive(self: &Rc<Self>, socket: &Rc<Socket>, mut bytes: &mut [u8]) {
+        socket.heard.set(self.now());
+        socket.pinged.set(None);
+        let max = self.node.config().connection.message_bytes_max;
+        let mut decoder = socket.decoder.take();
+        let mut replies = Replies::new(socket);
+        loop {
+            if matches!(
+                socket.state(),
+                State::Closing { deaf: true, .. } | State::Closed { .. } | State::Gone
+            ) {
+                break;
+            }
+            let heard = match decoder.next(&mut bytes, max) {
+                Ok(Some(heard)) => heard,
+                Ok(None) => break,
+                Err(violation) => {
+                    drop(replies);
+                    return self.violated(socket, violation);
+                }
+            };
+            match heard {
+                Incoming::Close(code) => {
+                    if socket.is_open() {
+                        replies.push(Bytes::from(websocket::close(code, "")));
+                    }
+                    drop(replies);
+                    self.disconnected(socket, "client");
+                    socket.advance(State::Closed { until: self.closing_until() });
+                    return self.look_at_next(socket);
+                }
+                // Nothing but the answer to our close frame matters any more.
+                _ if !socket.is_open() => {}
+                Incoming::Ping(payload) => replies.push(Bytes::from(websocket::pong(payload))),
+                Incoming::Pong => {}
+                Incoming::Text(text) => {
+                    self.hear(socket, text, &mut replies);
+                    // Between messages too: one read may ask for far more than may wait.
+                    if self.is_over_limit(socket) {
+                        socket.flush();
+                        self.check_backlog(socket);
+                    }
+                }
+                Incoming::Binary(_) => {
+                    replies.push(Frame::error(&ClientError::BinaryFrame).wire().clone());
+                    drop(replies);
+                    return self.end(socket, 1003, "Binary frames are not supported", true);
+                }
+            }
+        }
+        socket.decoder.set(decoder);
+        drop(replies);
+        self.check_backlog(socket);
+    }
+
+    fn violated(self: &Rc<Self>, socket: &Rc<Socket>, violation: Violation) {
+        match socket.state() {
+            State::Open => self.end(socket, violation.code(), &violation.to_string(), true),
+            // Our close frame is out, and its answer will not be understood.
+            State::Closing { until, .. } => socket.advance(State::Closing { until, deaf: true }),
+            State::Closed { .. } | State::Gone => {}
+        }
+    }
+
+    /// Tells a client why it must go, and lets it.
+    fn close(self: &Rc<Self>, socket: &Rc<Socket>, reason: CloseReason) {
+        if !socket.is_open() {
+            return;
+        }
+        if reason == CloseReason::SlowReader {
+            let (frames, bytes) = socket.backlog();
+            tracing::warn!(frames, bytes, "closing a client that reads too slowly");
+            socket.forget_backlog();
+        }
+        socket.push(Frame::farewell(reason).wire().clone());
+        self.end(socket, reason.code(), &reason.to_string(), false);
+    }
+
+    /// Sends a close frame and waits for the client's.
+    fn end(self: &Rc<Self>, socket: &Rc<Socket>, code: u16, reason: &str, deaf: bool) {
+        self.disconnected(socket, &code.to_string());
+        socket.push(Bytes::from(websocket::close(Some(code), reason)));
+        socket.advance(State::Closing { until: self.closing_until(), deaf });
+        socket.flush();
+        self.look_at_next(socket);
+    }
+
+    /// Leaves everything the connection was part of. Whatever way it ends, this happens once.
+    fn disconnected(&self, socket: &Rc<Socket>, code: &str) {
+        let Some(app) = socket.connection.borrow().as_ref().map(|connection| connection.app().clone()) else {
+            return;
+        };
+        while let Some(last) = self.last_membership(socket) {
+            self.leave(socket, &app, last);
+        }
+        if let Some(connection) = socket.connection.take() {
+            self.node.metrics().closed.with_label_values(&[code]).inc();
+            tracing::debug!(app = %app.id, socket = %connection.socket_id(), code, "disconnected");
+        }
+    }
+
+    /// The task of a socket ends: nothing of it may stay behind.
+    fn forget(&self, socket: &Rc<Socket>) {
+        self.disconnected(socket, "none");
+        self.wheel.borrow_mut().remove(socket);
+    }
+
+    /// Ends the connection if more waits for it than may.
+    fn check_backlog(self: &Rc<Self>, socket: &Rc<Socket>) {
+        if self.is_over_limit(socket) {
+            self.close(socket, CloseReason::SlowReader);
+        }
+    }
+
+    fn is_over_limit(&self, socket: &Socket) -> bool {
+        let (frames, bytes) = socket.backlog();
+        let limits = &self.node.config().connection;
+        socket.is_open() && (bytes > limits.outbox_bytes_max || frames > limits.outbox_frames_max)
+    }
+
+    /// Closes every connection: the server stops.
+    fn drain(self: &Rc<Self>) {
+        let all = self.wheel.borrow().all();
+        for socket in all {
+            self.close(&socket, CloseReason::ShuttingDown);
+        }
+    }
+
+    async fn keep_time(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        // After a pause of the whole process, clients still get the time they have been promised.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let due = self.wheel.borrow_mut().turn();
+            for socket in due {
+                self.look_at(&socket);
+            }
+        }
+    }
+
+    fn now(&self) -> wheel::Ticks {
+        self.wheel.borrow().now()
+    }
+
+    fn closing_until(&self) -> wheel::Ticks {
+        let timeout = Duration::from_secs(self.node.config().connection.close_timeout_s);
+        self.now().saturating_add(ticks(timeout))
+    }
+
+    /// A socket's time has come: is it still alive, and when shall we look again?
+    fn look_at(self: &Rc<Self>, socket: &Rc<Socket>) {
+        match socket.state() {
+            State::Open => match self.deadline(socket) {
+                (at, _) if at > self.now() => {}
+                (_, Overdue::Authorization) => self.close(socket, CloseReason::NotAuthorizedInTime),
+                (_, Overdue::Pong) => self.close(socket, CloseReason::PongMissing),
+                (_, Overdue::Ping) => {
+                    socket.pinged.set(Some(self.now()));
+                    socket.send(&Bytes::from_static(websocket::PING));
+                    self.check_backlog(socket);
+                }
+            },
+            State::Closing { until, .. } | State::Closed { until } if until <= self.now() => {
+                socket.advance(State::Gone);
+            }
+            State::Closing { .. } | State::Closed { .. } | State::Gone => {}
+        }
+        if socket.state() != State::Gone {
+            self.look_at_next(socket);
+        }
+    }
+
+    fn look_at_next(&self, socket: &Rc<Socket>) {
+        let at = match socket.state() {
+            // Not later than the next ping would be due: the answer to this one moves nothing.
+            State::Open => {
+                let ping_after = ticks(Duration::from_secs(self.node.config().connection.ping_after_s));
+                self.deadline(socket).0.min(self.now().saturating_add(ping_after))
+            }
+            State::Closing { until, .. } | State::Closed { until } => until,
+            State::Gone => return,
+        };
+        self.wheel.borrow_mut().set(socket, at);
+    }
+
+    /// When an open connection needs attention, and why.
+    fn deadline(&self, socket: &Socket) -> (wheel::Ticks, Overdue) {
+        let config = &self.node.config().connection;
+        let liveness = match socket.pinged.get() {
+            Some(pinged) => {
+                (pinged.saturating_add(ticks(Duration::from_secs(config.pong_timeout_s))), Overdue::Pong)
+            }
+            None => (
+                socket.heard.get().saturating_add(ticks(Duration::from_secs(config.ping_after_s))),
+                Overdue::Ping,
+            ),
+        };
+        let connection = socket.connection.borrow();
+        let unauthorized = connection.as_ref().filter(|connection| !connection.is_authorized());
+        let timeout = unauthorized.and_then(|connection| connection.app().authorized_timeout());
+        match timeout.map(|timeout| socket.opened.saturating_add(ticks(timeout))) {
+            Some(at) if at < liveness.0 => (at, Overdue::Authorization),
+            _ => liveness,
+        }
+    }
+}
+
+/// Runs a task without which the worker would go on accepting clients and serve none of them.
+fn vital(task: impl Future<Output = ()> + 'static) {
+    let task = actix_rt::spawn(task);
+    actix_rt::spawn(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("a worker has failed, the process ends: its clients will reconnect");
+            std::process::exit(1);
+        }
+    });
+}
+
+/// What an open connection is late with.
+enum Overdue {
+    Authorization,
+    Ping,
+    Pong,
+}
+
+/// Answers to what one read brought, written together when dropped.
+struct Replies<'a> {
+    socket: &'a Rc<Socket>,
+    first: Option<Bytes>,
+}
+
+impl<'a> Replies<'a> {
+    fn new(socket: &'a Rc<Socket>) -> Self {
+        Self { socket, first: None }
+    }
+
+    /// A single answer is written as it is; from the second on they wait for each other.
+    fn push(&mut self, frame: Bytes) {
+        if self.first.is_none() && self.socket.backlog() == (0, 0) {
+            self.first = Some(frame);
+            return;
+        }
+        if let Some(first) = self.first.take() {
+            self.socket.push(first);
+        }
+        self.socket.push(frame);
+    }
+}
+
+impl Drop for Replies<'_> {
+    fn drop(&mut self) {
+        match self.first.take() {
+            Some(frame) => self.socket.send(&frame),
+            None => self.socket.flush(),
+        }
+    }
+}

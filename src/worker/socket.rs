@@ -1,0 +1,240 @@
+//! One client's socket: bytes in, bytes out, and the task that waits for both.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use actix_rt::net::TcpStream;
+use bytes::Bytes;
+use socket2::SockRef;
+
+use crate::connection::Connection;
+use crate::node::Permit;
+use crate::protocol::SocketId;
+use crate::protocol::websocket::Decoder;
+use crate::worker::Worker;
+use crate::worker::outbox::Outbox;
+use crate::worker::wheel::{Place, Ticks, Timed};
+
+/// A WebSocket. While it is idle, it is this struct, its task and the kernel's part, and no buffer.
+pub(crate) struct Socket {
+    io: TcpStream,
+    state: Cell<State>,
+    outbox: RefCell<Outbox>,
+    pub(super) decoder: Cell<Decoder>,
+    /// None for a client that was refused and is only being told so.
+    pub(super) connection: RefCell<Option<Connection>>,
+    /// When it was last heard, and let in.
+    pub(super) heard: Cell<Ticks>,
+    pub(super) opened: Ticks,
+    /// When it was pinged, if it has not been heard since.
+    pub(super) pinged: Cell<Option<Ticks>>,
+    /// It has frames of the current round in its outbox.
+    pub(super) touched: Cell<bool>,
+    place: Place,
+    task: Cell<Option<Waker>>,
+    _permit: Option<Permit>,
+}
+
+/// How far a connection is on its way from open to gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    Open,
+    /// We have sent a close frame. Until the client answers or the time is up, its bytes are dropped: an early
+    /// end would be a reset, which can overtake the close frame.
+    Closing {
+        until: Ticks,
+        /// Its frames cannot be read any more, so no answer can be seen: our side ends at once.
+        deaf: bool,
+    },
+    /// Both sides have closed; what is owed is still being written.
+    Closed {
+        until: Ticks,
+    },
+    Gone,
+}
+
+impl Timed for Socket {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Socket {
+    pub(super) fn new(
+        io: TcpStream,
+        connection: Option<Connection>,
+        permit: Option<Permit>,
+        state: State,
+        now: Ticks,
+    ) -> Self {
+        Self {
+            io,
+            state: Cell::new(state),
+            outbox: RefCell::default(),
+            decoder: Cell::default(),
+            connection: RefCell::new(connection),
+            heard: Cell::new(now),
+            opened: now,
+            pinged: Cell::new(None),
+            touched: Cell::new(false),
+            place: Place::default(),
+            task: Cell::new(None),
+            _permit: permit,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+
+    /// Whether this is the connection with that id.
+    pub(super) fn is(&self, id: SocketId) -> bool {
+        self.connection.borrow().as_ref().is_some_and(|connection| connection.socket_id() == id)
+    }
+
+    /// Goes on to a later state; the task will see to it.
+    pub(super) fn advance(&self, state: State) {
+        if self.state.get() != State::Gone {
+            self.state.set(state);
+        }
+        self.wake();
+    }
+
+    /// The worker has moved one of the connection's memberships to another seat.
+    pub(super) fn seated(&self, membership: usize, seat: u32) {
+        if let Some(connection) = &mut *self.connection.borrow_mut() {
+            connection.seated(membership, seat);
+        }
+    }
+
+    /// Puts a frame behind everything that waits.
+    pub(super) fn push(&self, frame: Bytes) {
+        self.outbox.borrow_mut().push(frame);
+    }
+
+    /// Sends a frame now, or as soon as the client takes it.
+    pub(super) fn send(&self, frame: &Bytes) {
+        let mut outbox = self.outbox.borrow_mut();
+        if !outbox.is_empty() {
+            return outbox.push(frame.clone());
+        }
+        match self.io.try_write(frame) {
+            Ok(written) if written == frame.len() => {}
+            Ok(written) => {
+                outbox.push_rest(frame, written);
+                self.wake();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                outbox.push_rest(frame, 0);
+                self.wake();
+            }
+            Err(_) => self.advance(State::Gone),
+        }
+    }
+
+    /// Writes what waits, as far as the client takes it.
+    pub(super) fn flush(&self) {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.is_empty() {
+            return;
+        }
+        match outbox.flush(|pieces| self.io.try_write_vectored(pieces)) {
+            Ok(true) => {}
+            Ok(false) => self.wake(),
+            Err(_) => self.advance(State::Gone),
+        }
+    }
+
+    /// Frames and bytes that wait.
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        self.outbox.borrow().size()
+    }
+
+    /// Lets go of everything that waits and was not begun.
+    pub(super) fn forget_backlog(&self) {
+        self.outbox.borrow_mut().clear();
+    }
+
+    /// Ends our side, so that the client sees the end behind the close frame.
+    fn end_our_side(&self) {
+        // If it fails the client is gone already.
+        let _ = SockRef::from(&self.io).shutdown(Shutdown::Write);
+    }
+
+    fn wake(&self) {
+        let task = self.task.take();
+        if let Some(task) = &task {
+            task.wake_by_ref();
+        }
+        self.task.set(task);
+    }
+
+    /// Remembers whom to wake.
+    fn watch(&self, cx: &Context<'_>) {
+        let task = self.task.take().filter(|task| task.will_wake(cx.waker()));
+        self.task.set(Some(task.unwrap_or_else(|| cx.waker().clone())));
+    }
+
+    /// Writes what waits whenever the client takes it. Whether everything is gone.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> bool {
+        while !self.outbox.borrow().is_empty() && self.state() != State::Gone {
+            match self.io.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => self.flush(),
+                Poll::Ready(Err(_)) => self.state.set(State::Gone),
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Waits for one socket and calls its worker.
+pub(super) struct Task {
+    pub(super) worker: Rc<Worker>,
+    pub(super) socket: Rc<Socket>,
+}
+
+/// Reads of one socket in a row before others get their turn.
+const READS: usize = 16;
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, socket } = &*self;
+        socket.watch(cx);
+        let flushed = socket.poll_flush(cx);
+        match socket.state() {
+            State::Closed { .. } if flushed => socket.state.set(State::Gone),
+            State::Closing { deaf: true, .. } if flushed => socket.end_our_side(),
+            _ => {}
+        }
+        for _ in 0..READS {
+            match socket.state() {
+                State::Gone => {
+                    worker.forget(socket);
+                    return Poll::Ready(());
+                }
+                // It has said its last word; only what it is owed is left, and whoever closed it has woken us.
+                State::Closed { .. } => return Poll::Pending,
+                State::Open | State::Closing { .. } => {}
+            }
+            match socket.io.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => worker.read(socket, |into| socket.io.try_read(into)),
+                Poll::Ready(Err(_)) => socket.state.set(State::Gone),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
