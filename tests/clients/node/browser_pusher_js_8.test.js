@@ -1,0 +1,3 @@
+import { browser } from './stories/browser.js';
+
+browser('pusher-js-8');

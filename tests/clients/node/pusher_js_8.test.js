@@ -1,0 +1,3 @@
+import { tellAll } from './stories/all.js';
+
+await tellAll('pusher-js');

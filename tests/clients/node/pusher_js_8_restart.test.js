@@ -1,0 +1,3 @@
+import { restart } from './stories/restart.js';
+
+restart('pusher-js');

@@ -1,0 +1,30 @@
+//! Bodies of a backend that is signed but wrong: no panic, an answer that is JSON, or an error of one line.
+
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use fanfare::api::{Answer, Resource, Signed, dispatch};
+use fanfare::app::Apps;
+use fanfare::config::Config;
+use fanfare::node::Node;
+use fanfare::protocol::Query;
+use libfuzzer_sys::fuzz_target;
+
+static NODE: LazyLock<Arc<Node>> =
+    LazyLock::new(|| Node::new(Config::default(), Apps::new([Config::demo_app()]).expect("one app")));
+
+fuzz_target!(|body: &[u8]| {
+    let app = NODE.apps().by_id("1").expect("the app").clone();
+    let signed = Signed { app, query: Query::default() };
+    for resource in [Resource::Events, Resource::BatchEvents, Resource::ChannelEvents("cache-a".to_owned())] {
+        match dispatch(&NODE, &signed, &resource, body) {
+            Ok(Answer::Json(value)) => assert!(value.is_object()),
+            Ok(Answer::Text(text)) => assert!(text.starts_with('{')),
+            Ok(Answer::Accepted) => {}
+            Err(error) => {
+                assert_eq!(error.to_string().trim_end_matches('\n').lines().count().max(1), 1, "{error}")
+            }
+        }
+    }
+});

@@ -1,0 +1,30 @@
+//! Stories about the real binary, told from outside: what goes in on a socket and what comes out.
+
+mod api_auth;
+mod api_batch;
+mod api_events;
+mod api_reads;
+mod architecture;
+mod auth;
+mod cache;
+mod channels;
+mod client_events;
+mod config_cli;
+mod connection;
+mod counts;
+mod garbage;
+mod http_requests;
+mod http_robustness;
+mod logs;
+mod metrics;
+mod models;
+mod names;
+mod order;
+mod presence;
+mod protocol;
+mod races;
+mod shutdown;
+mod slow_readers;
+mod support;
+mod users;
+mod websocket;

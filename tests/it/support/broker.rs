@@ -1,0 +1,285 @@
+//! The real binary as a child process.
+
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::Instant,
+};
+
+use tempfile::TempDir;
+
+use super::{Api, DEADLINE, KEY, SECRET};
+
+/// A running broker. It ends with its story.
+pub(crate) struct Broker {
+    process: Process,
+    api: Api,
+    metrics: Option<SocketAddr>,
+    _folder: TempDir,
+}
+
+/// A child process whose output is collected line by line.
+pub(crate) struct Process {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+/// What a process left behind.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Broker {
+    /// A broker with one app, client events on.
+    pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// A broker with settings outside the app, one dotted key a line.
+    pub(crate) fn with(settings: &str) -> Self {
+        Self::of(settings, "client_events = true")
+    }
+
+    /// A broker whose app has these settings besides its id and key.
+    pub(crate) fn with_app(app: &str) -> Self {
+        Self::of("", app)
+    }
+
+    pub(crate) fn of(settings: &str, app: &str) -> Self {
+        Self::with_apps(
+            settings,
+            &format!("[[apps]]\nid = \"1\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n{app}"),
+        )
+    }
+
+    /// A broker whose apps are written out.
+    pub(crate) fn with_apps(settings: &str, apps: &str) -> Self {
+        Self::launch("127.0.0.1:0", settings, apps)
+    }
+
+    /// A broker with the usual app on a certain address.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let keys = format!("keys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]");
+        Self::launch(&address.to_string(), "", &format!("[[apps]]\nid = \"1\"\n{keys}"))
+    }
+
+    fn launch(bind: &str, settings: &str, apps: &str) -> Self {
+        let measured = settings.contains("metrics.bind");
+        let metrics = if measured { "" } else { "metrics.bind = \"\"\n" };
+        let config = format!("server.bind = \"{bind}\"\n{metrics}{settings}\n{apps}\n");
+        let folder = tempfile::tempdir().expect("a folder for the configuration");
+        let file = folder.path().join("fanfare.toml");
+        std::fs::write(&file, config).expect("a configuration file");
+        let mut command = fanfare(&["serve", "--config"]);
+        command.arg(&file);
+        let process = Process::spawn(command);
+        let metrics = measured.then(|| process.announced("metrics on http://"));
+        let address = process.listening();
+        Self { process, api: Api::new(address), metrics, _folder: folder }
+    }
+
+    /// Where the metrics are.
+    #[track_caller]
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.metrics.expect("a broker with metrics")
+    }
+
+    /// What threads share of a broker: its address and its app's credentials.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// How many files the process has open.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a living process").count()
+    }
+
+    /// The memory the process holds, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("a living process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub(crate) fn finish(self) -> Finished {
+        self.process.finish()
+    }
+
+    /// Stops the broker and gives what it wrote.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Finished {
+        self.signal("TERM");
+        self.finish()
+    }
+}
+
+/// Runs the binary to its end.
+#[track_caller]
+pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let mut command = fanfare(arguments);
+    command.envs(environment.iter().copied());
+    Process::spawn(command).finish()
+}
+
+/// The binary under test, with nothing of this process's environment.
+pub(crate) fn fanfare(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command.env_clear().args(arguments);
+    command
+}
+
+impl Process {
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let stdout = lines(child.stdout.take().expect("its output"));
+        let stderr = lines(child.stderr.take().expect("its errors"));
+        Self { child, stdout, stderr }
+    }
+
+    /// The address on the line that says the broker is ready.
+    #[track_caller]
+    pub(crate) fn listening(&self) -> SocketAddr {
+        self.announced(READY)
+    }
+
+    /// What is written up to the line that says the broker is ready, and the address on it.
+    #[track_caller]
+    pub(crate) fn banner(&self) -> (String, SocketAddr) {
+        let lines = self.lines_to(READY);
+        let address = address_in(lines.last().expect("a line"), READY);
+        (lines.join("\n"), address)
+    }
+
+    /// The address behind `mark` on the next line that has it.
+    #[track_caller]
+    pub(crate) fn announced(&self, mark: &str) -> SocketAddr {
+        address_in(&self.line_with(mark), mark)
+    }
+
+    /// The next line of output that holds `mark`.
+    #[track_caller]
+    pub(crate) fn line_with(&self, mark: &str) -> String {
+        self.lines_to(mark).pop().expect("a line")
+    }
+
+    #[track_caller]
+    fn lines_to(&self, mark: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.stdout.recv_timeout(DEADLINE) {
+                Ok(line) => {
+                    let found = line.contains(mark);
+                    lines.push(line);
+                    if found {
+                        return lines;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("no line with {mark:?} before the end; {}", rest_of(&self.stderr))
+                }
+                Err(error) => panic!("no line with {mark:?}: {error}"),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status()
+            .expect("kill");
+        assert!(status.success());
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Finished {
+        let stdout = rest_of(&self.stdout);
+        let stderr = rest_of(&self.stderr);
+        let code = self.child.wait().expect("an end").code();
+        Finished { code, stdout, stderr }
+    }
+
+    fn errors(&self) -> String {
+        self.stderr.try_iter().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A broker is dealt with through its sockets.
+impl Deref for Broker {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("what the broker said:\n{}", self.errors());
+        }
+    }
+}
+
+/// How the line begins that says the broker is ready.
+const READY: &str = "listening on http://";
+
+#[track_caller]
+fn address_in(line: &str, mark: &str) -> SocketAddr {
+    let (_, rest) = line.split_once(mark).expect("the mark");
+    let address = rest.split(['/', ' ']).next().expect("an address");
+    address.parse().unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+/// Collects what a child writes, so that it never waits for us.
+fn lines(from: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    use std::io::BufRead;
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// All lines up to the end of the stream.
+#[track_caller]
+fn rest_of(receiver: &Receiver<String>) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    let mut text = String::new();
+    loop {
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            Err(RecvTimeoutError::Disconnected) => return text,
+            Err(RecvTimeoutError::Timeout) => panic!("the process did not end; it said:\n{text}"),
+        }
+    }
+}
