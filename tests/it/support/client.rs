@@ -1,6 +1,7 @@
 //! A Pusher client: it says what a story says, and every frame it reads must obey the protocol.
 
 use std::{
+    io::{self, Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -20,9 +21,40 @@ const CLOSE_CODES: [u16; 19] = [
     4201, 4202,
 ];
 
+/// A stream that goes on after an interruption. With a deadline on the socket the kernel reports one whenever
+/// the whole machine was halted for a moment, and the WebSocket library gives up on it.
+struct Steady(TcpStream);
+
+impl Steady {
+    fn steadily<T>(&mut self, mut call: impl FnMut(&mut TcpStream) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match call(&mut self.0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Steady {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.steadily(|stream| stream.read(into))
+    }
+}
+
+impl Write for Steady {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.steadily(|stream| stream.write(from))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// One connection.
 pub(crate) struct Client {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Steady>,
     api: Api,
     id: String,
     activity_timeout: u64,
@@ -58,7 +90,7 @@ impl Client {
             request = request.with_header(*name, *value);
         }
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
-        let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config))
+        let (socket, _) = tungstenite::client::client_with_config(request, Steady(stream), Some(config))
             .unwrap_or_else(|error| panic!("no upgrade of {path}: {error}"));
         Self {
             socket,
@@ -214,14 +246,14 @@ impl Client {
 
     /// Ends the TCP connection with a reset.
     pub(crate) fn reset(self) {
-        let stream = SockRef::from(self.socket.get_ref());
+        let stream = SockRef::from(&self.socket.get_ref().0);
         stream.set_linger(Some(Duration::ZERO)).expect("an open socket");
     }
 
     /// Waits longer than usual for the other side.
     pub(crate) fn patience(&mut self, deadline: Duration) {
         self.deadline = deadline;
-        let stream = self.socket.get_ref();
+        let stream = &self.socket.get_ref().0;
         stream.set_read_timeout(Some(deadline)).expect("a read deadline");
         stream.set_write_timeout(Some(deadline)).expect("a write deadline");
     }
