@@ -1,0 +1,199 @@
+//! The servers under test: how each is started, and what it costs while it runs.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::machine;
+use crate::pusher::{APP_ID, KEY, SECRET};
+
+/// How long a server may take to accept connections.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Fanfare(PathBuf),
+    Floor(PathBuf),
+    Sockudo { binary: PathBuf, config: PathBuf },
+    Soketi { script: PathBuf, config: PathBuf },
+}
+
+/// A running server. It ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    kind: Kind,
+    core: usize,
+    child: Child,
+    address: SocketAddr,
+}
+
+/// What a process has used up so far, and what it holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) cpu: Duration,
+    pub(crate) rss_bytes: u64,
+    pub(crate) threads: u64,
+    pub(crate) files: usize,
+    pub(crate) at: Instant,
+}
+
+impl Kind {
+    pub(crate) fn fanfare(binary: &Path) -> io::Result<Self> {
+        found(binary).map(Self::Fanfare)
+    }
+
+    pub(crate) fn floor() -> io::Result<Self> {
+        std::env::current_exe().map(Self::Floor)
+    }
+
+    pub(crate) fn sockudo(binary: &Path) -> io::Result<Self> {
+        Ok(Self::Sockudo { binary: found(binary)?, config: found(Path::new("bench/rivals/sockudo.json"))? })
+    }
+
+    pub(crate) fn soketi(script: &Path) -> io::Result<Self> {
+        Ok(Self::Soketi { script: found(script)?, config: found(Path::new("bench/rivals/soketi.json"))? })
+    }
+
+    pub(crate) fn is_floor(&self) -> bool {
+        matches!(self, Self::Floor(_))
+    }
+
+    /// For the report.
+    pub(crate) fn command_line(&self) -> String {
+        let command = self.command(0);
+        let name = |text: &std::ffi::OsStr| {
+            let text = text.to_string_lossy();
+            // Where a binary happens to lie says nothing to the reader.
+            text.rsplit('/').next().filter(|_| text.starts_with('/')).unwrap_or(&text).to_owned()
+        };
+        let environment = command
+            .get_envs()
+            .filter_map(|(key, value)| Some(format!("{}={}", key.to_string_lossy(), name(value?))));
+        let words = std::iter::once(command.get_program()).chain(command.get_args()).map(name);
+        environment.chain(words).collect::<Vec<_>>().join(" ")
+    }
+
+    fn command(&self, port: u16) -> Command {
+        let on = |binary: &Path| Command::new(binary);
+        match self {
+            Self::Fanfare(binary) => {
+                let mut command = on(binary);
+                command.env("FANFARE_APP_ID", APP_ID).env("FANFARE_APP_KEY", KEY);
+                command.env("FANFARE_APP_SECRET", SECRET).env("FANFARE_APP_CLIENT_EVENTS", "true");
+                command.env("FANFARE_APP_CLIENT_EVENTS_PER_S", "1000000");
+                command.env("FANFARE_APP_PRESENCE_MEMBERS_MAX", "100000");
+                command.args(["serve", "--set", &format!("server.bind=127.0.0.1:{port}")]);
+                command.args(["--set", "server.workers=1", "--set", "metrics.bind="]);
+                command
+            }
+            Self::Floor(binary) => {
+                let mut command = on(binary);
+                command.arg("floor").arg(port.to_string());
+                command
+            }
+            Self::Sockudo { binary, config } => {
+                let mut command = on(binary);
+                command.env("HOST", "127.0.0.1").env("PORT", port.to_string());
+                // At any other level it logs each client that goes without a word.
+                command.env("TOKIO_WORKER_THREADS", "1").env("RUST_LOG", "off");
+                command.arg("--config").arg(config);
+                command
+            }
+            Self::Soketi { script, config } => {
+                let mut command = on(Path::new("node"));
+                command.env("NODE_ENV", "production").env("UV_THREADPOOL_SIZE", "1");
+                command.env("SOKETI_PORT", port.to_string());
+                // It listens there even with metrics switched off.
+                command.env("SOKETI_METRICS_SERVER_PORT", (port ^ 1).to_string());
+                command.arg("--max-old-space-size=8192").arg(script).arg("start");
+                command.arg(format!("--config={}", config.display()));
+                command
+            }
+        }
+    }
+}
+
+fn found(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+impl Server {
+    /// Starts a server on a core of its own and waits until it accepts connections.
+    pub(crate) fn start(kind: &Kind, core: usize) -> io::Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let child = launch(kind, core, port)?;
+        let mut server = Self { kind: kind.clone(), core, child, address };
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Kills it and starts it again on the same port, without waiting for it.
+    pub(crate) fn restart(&mut self) -> io::Result<()> {
+        self.kill();
+        self.child = launch(&self.kind, self.core, self.address.port())?;
+        Ok(())
+    }
+
+    /// Waits until it accepts connections.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("{} has ended: {status}", self.kind.command_line())));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} does not listen", self.kind.command_line())));
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Looks at the process.
+    pub(crate) fn sample(&self) -> Sample {
+        let pid = self.child.id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        Sample {
+            cpu: machine::cpu_of(pid),
+            rss_bytes: field("VmRSS:") * 1024,
+            threads: field("Threads:"),
+            files: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count),
+            at: Instant::now(),
+        }
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself, and then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn launch(kind: &Kind, core: usize, port: u16) -> io::Result<Child> {
+    let wanted = kind.command(port);
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(wanted.get_program()).args(wanted.get_args());
+    command.envs(wanted.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|error| io::Error::new(error.kind(), format!("taskset: {error}")))
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
