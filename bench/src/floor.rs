@@ -102,8 +102,7 @@ impl Floor {
 
     fn read(&mut self, id: usize) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        loop {
-            let Some(peer) = &mut self.peers[id] else { break };
+        while let Some(peer) = &mut self.peers[id] {
             match peer.io.read(&mut scratch) {
                 Ok(0) => self.forget(id),
                 Ok(count) => {

@@ -11,15 +11,15 @@ use time::format_description::well_known::Rfc3339;
 use crate::api::error::ApiError;
 use crate::api::route::Route;
 use crate::app::{App, Apps};
-use crate::protocol::{Query, SignedRequest};
+use crate::protocol::{Query, SignedRequest, WrongSignature};
 
 /// A call whose sender knows the app's secret.
 #[derive(Debug)]
-pub struct Signed {
+pub struct Signed<'a> {
     /// The app.
     pub app: Arc<App>,
     /// The parameters, as they were signed.
-    pub query: Query,
+    pub query: Query<'a>,
 }
 
 /// What there is to check.
@@ -35,14 +35,14 @@ pub struct Unchecked<'a> {
     pub body: &'a [u8],
 }
 
-impl Signed {
+impl<'a> Signed<'a> {
     /// Checks a call in the order of the protocol.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(
-        request: Unchecked<'_>,
-        route: &Route<'_>,
+        request: Unchecked<'a>,
+        route: &Route<'a>,
         apps: &Apps,
         tolerance_s: u64,
         now: SystemTime,
@@ -61,7 +61,6 @@ impl Signed {
             Some(_) => return Err(ApiError::WrongVersion),
         }
         check_time(query.get("auth_timestamp"), tolerance_s, now)?;
-        let sent = query.get("auth_signature").unwrap_or_default().to_owned();
         let signed = SignedRequest {
             method: request.method,
             path: request.path,
@@ -70,13 +69,14 @@ impl Signed {
         };
         let query = signed
             .verify(query, secret)
-            .map_err(|to_sign| ApiError::InvalidSignature { to_sign: to_sign.to_string(), sent })?;
+            .map_err(|WrongSignature { to_sign, sent }| ApiError::InvalidSignature { to_sign, sent })?;
         match query.get("body_md5") {
             None if request.body.is_empty() => {}
             None => return Err(ApiError::MissingBodyMd5),
             Some(md5) => {
-                let body = hex::encode(Md5::digest(request.body));
-                if !bool::from(body.as_bytes().ct_eq(md5.as_bytes())) {
+                let mut digest = [0; 32];
+                let encoded = hex::encode_to_slice(Md5::digest(request.body), &mut digest).is_ok();
+                if !encoded || !bool::from(digest.ct_eq(md5.as_bytes())) {
                     return Err(ApiError::InvalidBodyMd5);
                 }
             }
@@ -126,7 +126,13 @@ mod tests {
         Apps::new([docs, app("4", "other", "s", true), app("5", "off", "s", false)]).expect("valid")
     }
 
-    fn check(method: &str, path: &str, query: &str, body: &str, now: u64) -> Result<Signed, ApiError> {
+    fn check<'a>(
+        method: &'a str,
+        path: &'a str,
+        query: &'a str,
+        body: &'a str,
+        now: u64,
+    ) -> Result<Signed<'a>, ApiError> {
         let request = Unchecked { method, path, query, body: body.as_bytes() };
         let route = Route::parse(path).expect("a route");
         Signed::check(request, &route, &apps(), 600, UNIX_EPOCH + Duration::from_secs(now))
@@ -137,7 +143,7 @@ mod tests {
                       &body_md5=ec365a775a4cd0599faeb73354201b6f\
                       &auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
 
-    fn check_h1(query: &str) -> Result<Signed, ApiError> {
+    fn check_h1(query: &str) -> Result<Signed<'_>, ApiError> {
         check("POST", "/apps/3/events", query, H1_BODY, NOW)
     }
 

@@ -27,7 +27,7 @@ pub(super) fn list(node: &Node, signed: &Signed) -> Result<Answer, ApiError> {
 }
 
 /// `GET channels/{name}`: one channel, occupied or not.
-pub(super) fn show(node: &Node, signed: &Signed, name: &str) -> Result<Answer, ApiError> {
+pub(super) fn show(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = channel(&signed.app, name)?;
     let info = info(&signed.query, Attribute::OF_CHANNEL)?;
     let census = node.census(&signed.app, &channel);
@@ -69,7 +69,7 @@ fn with_cache(reply: &Value, cache: Option<(Box<RawValue>, u64)>) -> String {
 }
 
 /// `GET channels/{name}/users`: everybody present.
-pub(super) fn users(node: &Node, signed: &Signed, name: &str) -> Result<Answer, ApiError> {
+pub(super) fn users(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = channel(&signed.app, name)?;
     if !channel.kind().is_presence() {
         return Err(ApiError::UsersNeedPresence);
@@ -84,7 +84,7 @@ pub(super) fn users(node: &Node, signed: &Signed, name: &str) -> Result<Answer, 
 }
 
 /// `GET channels/{name}/stats`, deprecated.
-pub(super) fn stats(node: &Node, signed: &Signed, name: &str) -> Result<Answer, ApiError> {
+pub(super) fn stats(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = channel(&signed.app, name)?;
     let census = node.census(&signed.app, &channel);
     let mut reply = json!({ "occupied": census.subscriptions > 0, "connection_count": census.subscriptions });

@@ -17,7 +17,8 @@ use crate::app::App;
 use crate::hub::{Census, Event, Publish};
 use crate::node::Node;
 use crate::protocol::{
-    CachedEvent, ChannelName, Frame, InvalidSocketId, Query, SocketId, cut, data_literal, decoded_len, object,
+    CachedEvent, ChannelName, Frame, InvalidSocketId, Query, SocketId, cut, data_literal, is_longer, object,
+    string,
 };
 
 /// One event as a publisher describes it; every field as it came, or missing. `null` is missing.
@@ -65,19 +66,18 @@ enum Addressing {
 }
 
 /// `POST events`: one event for one or more channels.
-pub(super) fn trigger(node: &Node, signed: &Signed, body: &[u8]) -> Result<Answer, ApiError> {
+pub(super) fn trigger(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<Answer, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
-    let of_query = in_query(&signed.query).to_string();
-    let of_query: Fields<'_> = serde_json::from_str(&of_query).map_err(|_| ApiError::InvalidJson)?;
-    let of_body = if text.is_empty() { Fields::default() } else { fields(text)? };
-    let event = publication(&signed.app, of_body.or(of_query), Addressing::Many)?;
+    let of_query = in_query(&signed.query);
+    let of_query = if of_query.is_empty() { String::new() } else { Value::Object(of_query).to_string() };
+    let event = publication(&signed.app, fields(text)?.or(fields(&of_query)?), Addressing::Many)?;
     node.check_room()?;
     let channels = publish(node, &signed.app, &event);
-    Ok(Answer::Json(if event.info.is_empty() { json!({}) } else { json!({ "channels": channels }) }))
+    Ok(if event.info.is_empty() { nothing() } else { Answer::Json(json!({ "channels": channels })) })
 }
 
 /// `POST batch_events`: several events, in order.
-pub(super) fn trigger_batch(node: &Node, signed: &Signed, body: &[u8]) -> Result<Answer, ApiError> {
+pub(super) fn trigger_batch(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<Answer, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
     if !text.trim_ascii_start().starts_with('{') {
         return Err(ApiError::InvalidJson);
@@ -101,29 +101,37 @@ pub(super) fn trigger_batch(node: &Node, signed: &Signed, body: &[u8]) -> Result
         .map(|event| publish(node, &signed.app, event).into_iter().next().map_or(json!({}), |(_, info)| info))
         .collect();
     let wanted = events.iter().any(|event| !event.info.is_empty());
-    Ok(Answer::Json(if wanted { json!({ "batch": infos }) } else { json!({}) }))
+    Ok(if wanted { Answer::Json(json!({ "batch": infos })) } else { nothing() })
 }
 
 /// `POST channels/{name}/events`, deprecated: the body is the data.
 pub(super) fn trigger_on_channel(
     node: &Node,
-    signed: &Signed,
+    signed: &Signed<'_>,
     channel: &str,
     body: &[u8],
 ) -> Result<Answer, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::DataNotUtf8)?;
     let mut fields = in_query(&signed.query);
-    fields["channel"] = json!(channel);
-    fields["data"] = json!(text);
-    let fields = fields.to_string();
-    let fields: Fields<'_> = serde_json::from_str(&fields).map_err(|_| ApiError::InvalidJson)?;
-    let event = publication(&signed.app, fields, Addressing::One)?;
+    fields.insert("channel".to_owned(), json!(channel));
+    fields.insert("data".to_owned(), json!(text));
+    let text = Value::Object(fields).to_string();
+    let event = publication(&signed.app, self::fields(&text)?, Addressing::One)?;
     node.check_room()?;
     publish(node, &signed.app, &event);
     Ok(Answer::Accepted)
 }
 
+/// What is answered when nothing was asked.
+fn nothing() -> Answer {
+    Answer::Text("{}".to_owned())
+}
+
+/// Reads an event's fields; no text has none.
 fn fields(text: &str) -> Result<Fields<'_>, ApiError> {
+    if text.is_empty() {
+        return Ok(Fields::default());
+    }
     // serde would take an array as a struct.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(ApiError::InvalidJson);
@@ -131,8 +139,8 @@ fn fields(text: &str) -> Result<Fields<'_>, ApiError> {
     serde_json::from_str(text).map_err(|_| ApiError::InvalidJson)
 }
 
-/// The event's fields that stand in the query string, as a JSON object.
-fn in_query(query: &Query) -> Value {
+/// The event's fields that stand in the query string.
+fn in_query(query: &Query<'_>) -> Map<String, Value> {
     let mut fields = Map::new();
     for key in ["name", "channel", "data", "socket_id", "info"] {
         if let Some(value) = query.get(key) {
@@ -143,7 +151,7 @@ fn in_query(query: &Query) -> Value {
     if !channels.is_empty() {
         fields.insert("channels".to_owned(), json!(channels));
     }
-    Value::Object(fields)
+    fields
 }
 
 impl<'a> Fields<'a> {
@@ -173,13 +181,13 @@ fn publication<'a>(
         Addressing::One => vec![channel(app, &one_channel(fields)?)?],
     };
     let data = data_literal(fields.data.ok_or(ApiError::Missing("data"))?);
-    if decoded_len(&data) > app.event_data_bytes_max {
+    if is_longer(&data, app.event_data_bytes_max) {
         return Err(ApiError::DataTooLong { max: app.event_data_bytes_max });
     }
     let except = match fields.socket_id {
         Some(raw) => {
             let text = string(raw).ok_or_else(|| ApiError::InvalidSocketId(raw.get().to_owned()))?;
-            SocketId::parse(&text).map_err(|InvalidSocketId| ApiError::InvalidSocketId(text))?
+            SocketId::parse(&text).map_err(|InvalidSocketId| ApiError::InvalidSocketId(text.into_owned()))?
         }
         None => None,
     };
@@ -199,7 +207,7 @@ fn event_name<'a>(app: &App, raw: Option<&'a RawValue>) -> Result<&'a str, ApiEr
         () if name.is_empty() => Err(ApiError::Missing("name")),
         () if len > app.event_name_max => Err(ApiError::EventNameTooLong { len, max: app.event_name_max }),
         () if name.starts_with("pusher:") || name.starts_with("pusher_internal:") => {
-            Err(ApiError::InvalidEventName(name))
+            Err(ApiError::InvalidEventName(name.into_owned()))
         }
         () => Ok(raw.get()),
     }
@@ -207,7 +215,7 @@ fn event_name<'a>(app: &App, raw: Option<&'a RawValue>) -> Result<&'a str, ApiEr
 
 /// `channel` and `channels` together, each name once.
 fn channels(app: &App, fields: Fields<'_>) -> Result<Vec<ChannelName>, ApiError> {
-    let mut names: Vec<String> = match fields.channels {
+    let mut names: Vec<Cow<'_, str>> = match fields.channels {
         Some(raw) => serde_json::from_str(raw.get())
             .map_err(|_| ApiError::WrongType("channels", "an array of strings"))?,
         None => Vec::new(),
@@ -231,17 +239,13 @@ fn channels(app: &App, fields: Fields<'_>) -> Result<Vec<ChannelName>, ApiError>
     Ok(channels)
 }
 
-fn one_channel(fields: Fields<'_>) -> Result<String, ApiError> {
+fn one_channel(fields: Fields<'_>) -> Result<Cow<'_, str>, ApiError> {
     let raw = fields.channel.ok_or(ApiError::Missing("channel"))?;
     string(raw).ok_or(ApiError::WrongType("channel", "a string"))
 }
 
 fn channel(app: &App, name: &str) -> Result<ChannelName, ApiError> {
     ChannelName::parse(name, app.channel_name_max).map_err(|_| ApiError::InvalidChannelName(name.to_owned()))
-}
-
-fn string(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
 }
 
 /// Publishes to every channel; what was asked about each comes back.
@@ -257,7 +261,9 @@ fn publish(node: &Node, app: &App, event: &Publication<'_>) -> Map<String, Value
         };
         let census: Census =
             node.publish(Publish { app, channel, event: encoded, except: event.except, now });
-        infos.insert(channel.to_string(), event.info.of_publish(channel, &census));
+        if !event.info.is_empty() {
+            infos.insert(channel.to_string(), event.info.of_publish(channel, &census));
+        }
     }
     infos
 }
@@ -356,7 +362,7 @@ mod tests {
     #[test]
     fn the_body_wins_over_the_query() {
         let query = Query::parse("name=q&data=q&channels[]=x&channels[]=y").expect("a query");
-        let text = in_query(&query).to_string();
+        let text = Value::Object(in_query(&query)).to_string();
         let of_query: Fields<'_> = serde_json::from_str(&text).expect("fields");
         let of_body = fields(r#"{"name":"b","channel":"z"}"#).expect("fields");
         let event = publication(&App::default(), of_body.or(of_query), Addressing::Many).expect("valid");

@@ -112,7 +112,12 @@ fn route(request: &HttpRequest) -> Result<Route<'_>, Refused> {
 ///
 /// # Errors
 /// What is wrong with the call; nothing of it was carried out then.
-pub fn dispatch(node: &Node, signed: &Signed, resource: &Resource, body: &[u8]) -> Result<Answer, ApiError> {
+pub fn dispatch(
+    node: &Node,
+    signed: &Signed<'_>,
+    resource: &Resource,
+    body: &[u8],
+) -> Result<Answer, ApiError> {
     match resource {
         Resource::Events => events::trigger(node, signed, body),
         Resource::BatchEvents => events::trigger_batch(node, signed, body),
@@ -126,7 +131,7 @@ pub fn dispatch(node: &Node, signed: &Signed, resource: &Resource, body: &[u8]) 
 }
 
 /// `POST users/{id}/terminate_connections`. A user who is not there has no connections to end.
-fn terminate(node: &Node, signed: &Signed, user_id: &str) -> Answer {
+fn terminate(node: &Node, signed: &Signed<'_>, user_id: &str) -> Answer {
     if is_user_id(user_id) {
         node.terminate(&signed.app, &ChannelName::of_user(user_id));
     }
@@ -198,7 +203,7 @@ async fn body(
 }
 
 /// Parameters that an endpoint does not know are refused where Pusher does so.
-fn check_extraneous(signed: &Signed, resource: &Resource) -> Result<(), ApiError> {
+fn check_extraneous(signed: &Signed<'_>, resource: &Resource) -> Result<(), ApiError> {
     let known: &[&str] = match resource {
         Resource::Channels => &["filter_by_prefix", "info"],
         Resource::Channel(_) => &["info"],

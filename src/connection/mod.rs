@@ -19,7 +19,7 @@ use crate::connection::memberships::Memberships;
 use crate::hub::Audience;
 use crate::protocol::{
     ChannelKind, ChannelName, ClientError, ClientMessage, Frame, Member, Secret, SignIn, SocketId, Subscribe,
-    Token, UserData, data_literal, decoded_len, is_user_id,
+    Token, UserData, data_literal, is_longer, is_user_id,
 };
 
 pub use crate::connection::memberships::Membership;
@@ -284,7 +284,7 @@ impl Connection {
         if len > app.event_name_max {
             return Err(ClientError::EventNameTooLong { len, max: app.event_name_max });
         }
-        if decoded_len(data) > app.event_data_bytes_max {
+        if is_longer(data, app.event_data_bytes_max) {
             return Err(ClientError::DataTooLong { max: app.event_data_bytes_max });
         }
         self.client_events = bucket; // only what is accepted costs budget

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hub::effect::{Position, WorkerId};
-use crate::protocol::{CachedEvent, Roster};
+use crate::protocol::{CachedEvent, ChannelName, Roster};
 
 /// One cache miss is reported for all that happen within this time.
 const MISS_QUIET: Duration = Duration::from_secs(10);
@@ -17,8 +17,10 @@ const COUNTED_AT_ONCE: u64 = 100;
 const COUNT_PAUSE: Duration = Duration::from_secs(5);
 
 /// One channel, for as long as somebody is subscribed or something is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Channel {
+    /// To be shared rather than kept twice.
+    pub(super) name: ChannelName,
     pub(super) position: Position,
     pub(super) subscribers: Spread,
     pub(super) watchers: Spread,
@@ -31,6 +33,19 @@ pub(super) struct Channel {
 }
 
 impl Channel {
+    pub(super) fn new(name: ChannelName, epoch: u64) -> Self {
+        Self {
+            name,
+            position: Position { epoch, seq: 0 },
+            subscribers: Spread::default(),
+            watchers: Spread::default(),
+            roster: None,
+            cache: None,
+            count: None,
+            due: None,
+        }
+    }
+
     /// The place of the next event.
     pub(super) fn advance(&mut self) -> Position {
         self.position.seq += 1;
@@ -40,6 +55,11 @@ impl Channel {
     /// Nothing is left to keep.
     pub(super) fn is_over(&self) -> bool {
         self.subscribers.is_empty() && self.watchers.is_empty() && self.cache.is_none()
+    }
+
+    /// It is over, or something in it will be. Most channels have nothing of the kind.
+    pub(super) fn needs_care(&self) -> bool {
+        self.is_over() || self.deadline().is_some()
     }
 
     /// When something ends by itself next.

@@ -138,80 +138,85 @@ impl Hub {
         effects: &mut Vec<Effect>,
     ) -> Result<Joined, ChannelFull> {
         let Subscription { app, now, .. } = new;
-        let (name, channel) = self.entry(app, new.channel);
+        let channel = self.entry(app, new.channel);
         if let Some(member) = new.member {
             let roster = channel.roster.get_or_insert_default();
             if roster.len() >= app.presence_members_max && !roster.contains(&member.user_id) {
-                self.look_after(app, &name, now);
+                self.look_after(app, new.channel, now);
                 return Err(ChannelFull);
             }
         }
-        let mut out = Out { app, name: &name, effects };
+        let mut out = Out { app, effects };
         let first = channel.subscribers.is_empty();
         if first {
-            out.occurred(Fact::Occupied);
+            out.occurred(channel, Fact::Occupied);
         }
         let joins = new.member.is_some_and(|member| {
             let joins = channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).join(member));
             if joins {
-                out.occurred(Fact::MemberAdded(member.user_id.clone()));
+                out.occurred(channel, Fact::MemberAdded(member.user_id.clone()));
             }
             joins
         });
         // Told before it is added: the others' workers are woken, its own need not be.
         out.notify(channel, new.notice, first, joins);
         channel.subscribers.add(new.worker);
-        let cached = name.kind().is_cached().then(|| {
+        let cached = channel.name.kind().is_cached().then(|| {
             let cached = channel.cached(now).map(|(event, _)| event.frame.clone());
             if cached.is_none() && channel.miss(now) {
-                out.occurred(Fact::CacheMissed);
+                out.occurred(channel, Fact::CacheMissed);
             }
             cached
         });
         let joined = Joined {
-            channel: name.clone(),
+            channel: channel.name.clone(),
             position: channel.position,
             roster: channel.roster.clone(),
             cached,
         };
         out.count(channel, now);
-        self.look_after(app, &name, now);
+        if channel.needs_care() {
+            self.look_after(app, &joined.channel, now);
+        }
         Ok(joined)
     }
 
     /// Takes a connection out of a channel it had joined with the same worker and member.
     pub fn unsubscribe(&mut self, old: Subscription<'_>, effects: &mut Vec<Effect>) {
-        let Some((name, channel)) = self.existing(&old.app.id, old.channel) else { return };
-        let mut out = Out { app: old.app, name: &name, effects };
+        let Some(channel) = self.existing(&old.app.id, old.channel) else { return };
+        let mut out = Out { app: old.app, effects };
         let last = channel.subscribers.remove(old.worker);
         let leaves = old.member.is_some_and(|member| {
             let leaves =
                 channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).leave(&member.user_id));
             if leaves {
-                out.occurred(Fact::MemberRemoved(member.user_id.clone()));
+                out.occurred(channel, Fact::MemberRemoved(member.user_id.clone()));
             }
             leaves
         });
         out.notify(channel, old.notice, last, leaves);
         out.count(channel, old.now);
         if last {
-            out.occurred(Fact::Vacated);
+            out.occurred(channel, Fact::Vacated);
         }
-        self.look_after(old.app, &name, old.now);
+        if channel.needs_care() {
+            self.look_after(old.app, old.channel, old.now);
+        }
     }
 
     /// Adds a connection to those who watch a user.
     pub fn watch(&mut self, app: &App, user: &ChannelName, worker: WorkerId) -> Watched {
-        let (name, channel) = self.entry(app, user);
+        let channel = self.entry(app, user);
         channel.watchers.add(worker);
-        Watched { channel: name, position: channel.position, online: !channel.subscribers.is_empty() }
+        let online = !channel.subscribers.is_empty();
+        Watched { channel: channel.name.clone(), position: channel.position, online }
     }
 
     /// Takes a connection away from those who watch a user.
     pub fn unwatch(&mut self, app: &App, user: &ChannelName, worker: WorkerId, now: Instant) {
-        if let Some((name, channel)) = self.existing(&app.id, user) {
+        if let Some(channel) = self.existing(&app.id, user) {
             channel.watchers.remove(worker);
-            self.look_after(app, &name, now);
+            self.look_after(app, user, now);
         }
     }
 
@@ -223,7 +228,7 @@ impl Hub {
         } else {
             self.existing(&new.app.id, new.channel)
         };
-        let Some((name, channel)) = found else { return Census::default() };
+        let Some(channel) = found else { return Census::default() };
         let frame = match new.event {
             Event::Kept(event) => {
                 let frame = event.frame.clone();
@@ -234,19 +239,18 @@ impl Hub {
             }
             Event::Passing(frame) => frame,
         };
-        let mut out = Out { app: new.app, name: &name, effects };
-        out.deliver(channel, Audience::Subscribers, Body::Frame(frame), new.except);
+        Out { app: new.app, effects }.deliver(channel, Audience::Subscribers, Body::Frame(frame), new.except);
         let census = channel.census(new.now);
         if kept {
-            self.look_after(new.app, &name, new.now);
+            self.look_after(new.app, new.channel, new.now);
         }
         census
     }
 
     /// Ends every connection signed in as the user of this channel.
     pub fn terminate(&mut self, app: &App, user: &ChannelName, body: Body, effects: &mut Vec<Effect>) {
-        if let Some((name, channel)) = self.existing(&app.id, user) {
-            Out { app, name: &name, effects }.deliver(channel, Audience::Subscribers, body, None);
+        if let Some(channel) = self.existing(&app.id, user) {
+            Out { app, effects }.deliver(channel, Audience::Subscribers, body, None);
         }
     }
 
@@ -260,15 +264,15 @@ impl Hub {
         while self.due.peek().is_some_and(|Reverse(due)| due.at <= now) {
             let Some(Reverse(due)) = self.due.pop() else { return };
             let Some(app) = app(&due.app) else { continue };
-            let Some((name, channel)) = self.existing(&due.app, &due.channel) else { continue };
+            let Some(channel) = self.existing(&due.app, &due.channel) else { continue };
             if channel.due != Some(due.at) {
                 continue; // an earlier time took its place
             }
             channel.due = None;
             if let Some(count) = channel.settle(now) {
-                Out { app, name: &name, effects }.tell_count(channel, count);
+                Out { app, effects }.tell_count(channel, count);
             }
-            self.look_after(app, &name, now);
+            self.look_after(app, &due.channel, now);
         }
     }
 
@@ -308,28 +312,17 @@ impl Hub {
         self.apps.get(app)?.get(channel)
     }
 
-    fn existing(&mut self, app: &str, channel: &ChannelName) -> Option<(ChannelName, &mut Channel)> {
-        let channels = self.apps.get_mut(app)?;
-        let name = channels.get_key_value(channel)?.0.clone();
-        channels.get_mut(channel).map(|channel| (name, channel))
+    fn existing(&mut self, app: &str, channel: &ChannelName) -> Option<&mut Channel> {
+        self.apps.get_mut(app)?.get_mut(channel)
     }
 
-    fn entry(&mut self, app: &App, name: &ChannelName) -> (ChannelName, &mut Channel) {
-        if !self.apps.contains_key(&app.id) {
-            self.apps.insert(app.id.clone(), HashMap::new());
-        }
+    fn entry(&mut self, app: &App, name: &ChannelName) -> &mut Channel {
         let epochs = &mut self.epochs;
         let channels = self.apps.entry(app.id.clone()).or_default();
-        let entry = channels.entry(name.clone());
-        let name = entry.key().clone();
-        let channel = entry.or_insert_with(|| Channel {
-            position: Position { epoch: epochs.next(), seq: 0 },
-            ..Channel::default()
-        });
-        (name, channel)
+        channels.entry(name.clone()).or_insert_with(|| Channel::new(name.clone(), epochs.next()))
     }
 
-    /// After every change: forgets a channel with nothing left, or notes when it next needs attention.
+    /// Forgets a channel with nothing left, or notes when it next needs attention.
     fn look_after(&mut self, app: &App, name: &ChannelName, now: Instant) {
         let Some(channels) = self.apps.get_mut(&app.id) else { return };
         let Some(channel) = channels.get_mut(name) else { return };
@@ -370,7 +363,6 @@ impl Channel {
 /// Where the effects of one command on one channel go.
 struct Out<'a> {
     app: &'a App,
-    name: &'a ChannelName,
     effects: &'a mut Vec<Effect>,
 }
 
@@ -383,7 +375,7 @@ impl Out<'_> {
             Audience::Watchers => &channel.watchers,
         };
         self.effects.extend(spread.workers().map(|worker| {
-            let (app, channel, body) = (self.app.id.clone(), self.name.clone(), body.clone());
+            let (app, channel, body) = (self.app.id.clone(), channel.name.clone(), body.clone());
             Effect::Deliver(worker, Delivery { app, channel, audience, position, body, except })
         }));
     }
@@ -391,7 +383,7 @@ impl Out<'_> {
     /// Tells the others of a member's, or the watchers of a user's, first or last connection.
     fn notify(&mut self, channel: &mut Channel, notice: Option<Frame>, user_edge: bool, member_edge: bool) {
         let Some(notice) = notice else { return };
-        if self.name.kind().is_user() {
+        if channel.name.kind().is_user() {
             if user_edge {
                 self.deliver(channel, Audience::Watchers, Body::Frame(notice), None);
             }
@@ -403,7 +395,7 @@ impl Out<'_> {
     /// After the number of subscriptions has changed.
     fn count(&mut self, channel: &mut Channel, now: Instant) {
         if self.app.subscription_counts
-            && self.name.kind().is_counted()
+            && channel.name.kind().is_counted()
             && let Some(count) = channel.count_to_tell(now)
         {
             self.tell_count(channel, count);
@@ -412,12 +404,12 @@ impl Out<'_> {
 
     fn tell_count(&mut self, channel: &mut Channel, count: u64) {
         self.deliver(channel, Audience::Subscribers, Body::SubscriptionCount(count), None);
-        self.occurred(Fact::Counted(count));
+        self.occurred(channel, Fact::Counted(count));
     }
 
-    fn occurred(&mut self, fact: Fact) {
-        if !self.name.kind().is_user() {
-            let (app, channel) = (self.app.id.clone(), self.name.clone());
+    fn occurred(&mut self, channel: &Channel, fact: Fact) {
+        if !channel.name.kind().is_user() {
+            let (app, channel) = (self.app.id.clone(), channel.name.clone());
             self.effects.push(Effect::Occurred(Occurrence { app, channel, fact }));
         }
     }

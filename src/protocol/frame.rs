@@ -134,7 +134,9 @@ impl Frame {
             push(&mut data, &[":", &member.user_info]);
         }
         push(&mut data, &["}}}"]);
-        Self::on(channel, "pusher_internal:subscription_succeeded", &String::from_utf8_lossy(&data))
+        // Everything pushed was UTF-8, so nothing is left out.
+        let data = std::str::from_utf8(&data).unwrap_or_default();
+        Self::on(channel, "pusher_internal:subscription_succeeded", data)
     }
 
     /// An event. `event` and `data` are JSON string literals, which go out as they stand.

@@ -41,10 +41,16 @@ pub fn data_literal(raw: &RawValue) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8(literal).unwrap_or_default())
 }
 
+/// Whether a valid JSON string literal stands for more than `max` bytes of UTF-8.
+pub fn is_longer(literal: &str, max: usize) -> bool {
+    // Nothing in it stands for more bytes than it has, so most need not be counted.
+    literal.len() > max + 2 && decoded_len(literal) > max
+}
+
 /// How many bytes of UTF-8 a valid JSON string literal stands for.
 ///
 /// A lone surrogate, which has no UTF-8, counts as the three bytes of its replacement.
-pub fn decoded_len(literal: &str) -> usize {
+fn decoded_len(literal: &str) -> usize {
     let body =
         literal.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(literal).as_bytes();
     let mut len = 0;
@@ -112,7 +118,7 @@ pub fn object(raw: &RawValue) -> Option<&str> {
 }
 
 /// The value as a decoded string, if it is one.
-pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let text = raw.get();
     let body = text.strip_prefix('"')?.strip_suffix('"')?;
     if !body.contains('\\') {
@@ -172,6 +178,8 @@ mod tests {
         fn decoded_length_agrees_with_a_decoder(text: String) {
             let literal = serde_json::to_string(&text).expect("a string");
             prop_assert_eq!(decoded_len(&literal), text.len());
+            prop_assert!(!is_longer(&literal, text.len()));
+            prop_assert!(text.is_empty() || is_longer(&literal, text.len() - 1));
             let ascii: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
             prop_assert_eq!(decoded_len(&format!("\"{ascii}\"")), text.len());
         }

@@ -4,7 +4,7 @@
 //! order, with or without the prefix of the path. We rebuild the string in each shape that is known and
 //! accept the request if one of them verifies.
 
-use std::fmt;
+use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
@@ -14,8 +14,9 @@ use crate::protocol::json::{cut, one_line};
 
 /// The parameters of a query string, decoded, their keys in lower case.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Query {
-    params: Vec<(String, String)>,
+pub struct Query<'a> {
+    // Borrowed from the request where nothing was escaped, as in most.
+    params: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// A query string that cannot be read.
@@ -29,27 +30,31 @@ pub enum QueryError {
     NotUtf8,
 }
 
-impl Query {
+impl<'a> Query<'a> {
     /// Reads the part of a URL behind the question mark, as it came.
     ///
     /// # Errors
     /// When it is not UTF-8, or a scalar parameter is repeated.
-    pub fn parse(query: &str) -> Result<Self, QueryError> {
-        let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
-            Ok(text) => Ok(text.into_owned()),
-            Err(_) => Err(QueryError::NotUtf8),
+    pub fn parse(query: &'a str) -> Result<Self, QueryError> {
+        let escaped = query.contains('%');
+        let decode = |text: &'a str| match escaped {
+            true => percent_decode_str(text).decode_utf8().map_err(|_| QueryError::NotUtf8),
+            false => Ok(Cow::Borrowed(text)),
         };
-        let mut params: Vec<(String, String)> = Vec::new();
+        let mut params = Vec::with_capacity(8);
         for param in query.split('&').filter(|param| !param.is_empty()) {
             let (key, value) = param.split_once('=').unwrap_or((param, ""));
-            let key = decode(key)?.to_lowercase();
+            let mut key = decode(key)?;
+            if !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                key = Cow::Owned(key.to_lowercase());
+            }
             params.push((key, decode(value)?));
         }
         // A stable sort: the values of an array keep their order.
         params.sort_by(|a, b| a.0.cmp(&b.0));
         let twice = params.windows(2).find(|pair| pair[0].0 == pair[1].0 && !pair[0].0.ends_with("[]"));
         match twice {
-            Some(pair) => Err(QueryError::Duplicate(pair[0].0.clone())),
+            Some(pair) => Err(QueryError::Duplicate(pair[0].0.to_string())),
             None => Ok(Self { params }),
         }
     }
@@ -60,7 +65,7 @@ impl Query {
     }
 
     /// The values of an array parameter; `key` ends in `[]`.
-    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn all<'q>(&'q self, key: &'q str) -> impl Iterator<Item = &'q str> {
         self.params.iter().filter(move |param| param.0 == key).map(|param| &*param.1)
     }
 
@@ -69,10 +74,18 @@ impl Query {
         self.params.iter().map(|param| &*param.0)
     }
 
-    /// What is signed of the parameters: all but the signature, unescaped.
-    fn to_sign(&self) -> String {
+    /// Owns what it had borrowed.
+    pub fn into_owned(self) -> Query<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Query { params: self.params.into_iter().map(|(key, value)| (owned(key), owned(value))).collect() }
+    }
+
+    /// Appends what is signed of the parameters: all but the signature, unescaped.
+    fn push_to_sign(&self, text: &mut String) {
         let signed = self.params.iter().filter(|param| param.0 != "auth_signature");
-        signed.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join("&")
+        for (at, (key, value)) in signed.enumerate() {
+            text.extend([if at == 0 { "" } else { "&" }, key, "=", value]);
+        }
     }
 }
 
@@ -89,49 +102,51 @@ pub struct SignedRequest<'a> {
     pub query: &'a str,
 }
 
-/// The string a publisher should have signed.
+/// A request without a valid signature.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ToSign(String);
-
-impl SignedRequest<'_> {
-    /// The parameters as they were signed, if any shape of the request carries `signature`.
-    ///
-    /// # Errors
-    /// The string that should have been signed, for the publisher to compare.
-    pub fn verify(&self, query: Query, secret: &Secret) -> Result<Query, ToSign> {
-        let signature = query.get("auth_signature").unwrap_or_default().to_owned();
-        let with_spaces = || Query::parse(&self.query.replace('+', " ")).ok();
-        let spaced = self.query.contains('+').then(with_spaces).flatten();
-        let expected = self.string_for(self.path, &query);
-        for query in [Some(query), spaced].into_iter().flatten() {
-            let verified = self
-                .paths()
-                .any(|path| secret.verifies(&[self.string_for(&path, &query).as_bytes()], &signature));
-            if verified {
-                return Ok(query);
-            }
-        }
-        Err(ToSign(expected))
-    }
-
-    /// The paths that may have been signed, without repeating one.
-    fn paths(&self) -> impl Iterator<Item = String> {
-        let decoded = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
-        let mut paths =
-            vec![self.path.to_owned(), self.route.to_owned(), decoded(self.path), decoded(self.route)];
-        paths.dedup();
-        paths.into_iter()
-    }
-
-    fn string_for(&self, path: &str, query: &Query) -> String {
-        format!("{}\n{path}\n{}", self.method, query.to_sign())
-    }
+pub struct WrongSignature {
+    /// What should have been signed: quoted and on one line, as the reference implementation shows it.
+    pub to_sign: String,
+    /// The signature that came.
+    pub sent: String,
 }
 
-impl fmt::Display for ToSign {
-    /// Quoted and on one line, as the reference implementation shows it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", cut(&self.0, 2000))
+impl<'a> SignedRequest<'a> {
+    /// The parameters as they were signed, if any shape of the request carries the signature in `query`.
+    ///
+    /// # Errors
+    /// What should have been signed, for the publisher to compare.
+    pub fn verify(&self, query: Query<'a>, secret: &Secret) -> Result<Query<'a>, WrongSignature> {
+        let signature = query.get("auth_signature").unwrap_or_default();
+        if self.is_signed(&query, signature, secret) {
+            return Ok(query);
+        }
+        if self.query.contains('+')
+            && let Ok(spaced) = Query::parse(&self.query.replace('+', " "))
+            && self.is_signed(&spaced, signature, secret)
+        {
+            return Ok(spaced.into_owned());
+        }
+        let to_sign = format!("{:?}", cut(&self.string_for(self.path, &query), 2000));
+        Err(WrongSignature { to_sign, sent: signature.to_owned() })
+    }
+
+    fn is_signed(&self, query: &Query<'_>, signature: &str, secret: &Secret) -> bool {
+        self.paths().any(|path| secret.verifies(&[self.string_for(&path, query).as_bytes()], signature))
+    }
+
+    /// The paths that may have been signed.
+    fn paths(&self) -> impl Iterator<Item = Cow<'a, str>> {
+        let raw = std::iter::once(self.path).chain((self.route != self.path).then_some(self.route));
+        let escaped = raw.clone().filter(|path| path.contains('%'));
+        raw.map(Cow::Borrowed).chain(escaped.map(|path| percent_decode_str(path).decode_utf8_lossy()))
+    }
+
+    fn string_for(&self, path: &str, query: &Query<'_>) -> String {
+        let mut text = String::with_capacity(self.method.len() + path.len() + self.query.len() + 2);
+        text.extend([self.method, "\n", path, "\n"]);
+        query.push_to_sign(&mut text);
+        text
     }
 }
 
@@ -286,8 +301,9 @@ mod tests {
         let request =
             SignedRequest { method: "GET", path: "/apps/3/channels", route: "/apps/3/channels", query: "" };
         let query = Query::parse("auth_key=k&auth_signature=no").expect("a query");
-        let expected = request.verify(query, &Secret::new(SECRET)).expect_err("wrong signature");
-        assert_eq!(expected.to_string(), r#""GET\n/apps/3/channels\nauth_key=k""#);
+        let wrong = request.verify(query, &Secret::new(SECRET)).expect_err("wrong signature");
+        assert_eq!(wrong.sent, "no");
+        assert_eq!(wrong.to_sign, r#""GET\n/apps/3/channels\nauth_key=k""#);
     }
 
     #[test]

@@ -336,9 +336,8 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 /// Writes the header of a text frame in front of a payload that begins at [`HEADER_MAX`]; returns where
 /// the frame begins.
 pub(super) fn prepend_text_header(frame: &mut [u8]) -> usize {
-    let header = frame_header(TEXT_OP, frame.len() - HEADER_MAX);
-    let start = HEADER_MAX - header.len();
-    frame[start..HEADER_MAX].copy_from_slice(&header);
+    let (header, start) = frame_header(TEXT_OP, frame.len() - HEADER_MAX);
+    frame[start..HEADER_MAX].copy_from_slice(&header[start..]);
     start
 }
 
@@ -351,31 +350,40 @@ pub(super) fn header_len(frame: &[u8]) -> usize {
     }
 }
 
-fn frame_header(opcode: u8, len: usize) -> Vec<u8> {
-    let first = FIN | opcode;
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(len @ 0..=125), _) => vec![first, len],
-        (_, Ok(len)) => [&[first, 126][..], &len.to_be_bytes()].concat(),
-        _ => [&[first, 127][..], &(len as u64).to_be_bytes()].concat(),
-    }
+/// A frame header, at the end of the array, and where it begins.
+fn frame_header(opcode: u8, len: usize) -> ([u8; HEADER_MAX], usize) {
+    let mut header = [0; HEADER_MAX];
+    let (short, extended): (u8, &[u8]) = match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(len @ 0..=125), _) => (len, &[]),
+        (_, Ok(len)) => (126, &len.to_be_bytes()),
+        _ => (127, &(len as u64).to_be_bytes()),
+    };
+    let start = HEADER_MAX - 2 - extended.len();
+    header[start..start + 2].copy_from_slice(&[FIN | opcode, short]);
+    header[start + 2..].copy_from_slice(extended);
+    (header, start)
+}
+
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let (header, start) = frame_header(opcode, payload.len());
+    [&header[start..], payload].concat()
 }
 
 /// A whole data frame.
 pub fn message(payload: &[u8], binary: bool) -> Vec<u8> {
-    [&frame_header(if binary { BINARY_OP } else { TEXT_OP }, payload.len())[..], payload].concat()
+    frame(if binary { BINARY_OP } else { TEXT_OP }, payload)
 }
 
 /// The answer to a ping with this payload.
 pub fn pong(payload: &[u8]) -> Vec<u8> {
-    let payload = &payload[..payload.len().min(CONTROL_PAYLOAD_MAX)];
-    [&frame_header(PONG_OP, payload.len())[..], payload].concat()
+    frame(PONG_OP, &payload[..payload.len().min(CONTROL_PAYLOAD_MAX)])
 }
 
 /// A close frame; empty without a code. The reason is cut to the 123 bytes there is room for.
 pub fn close(code: Option<u16>, reason: &str) -> Vec<u8> {
-    let Some(code) = code else { return frame_header(CLOSE_OP, 0) };
+    let Some(code) = code else { return frame(CLOSE_OP, &[]) };
     let reason = &reason[..reason.floor_char_boundary(CONTROL_PAYLOAD_MAX - 2)];
-    [&frame_header(CLOSE_OP, 2 + reason.len())[..], &code.to_be_bytes(), reason.as_bytes()].concat()
+    frame(CLOSE_OP, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -413,7 +421,8 @@ mod tests {
 
     fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [7, 77, 177, 250];
-        let mut frame = frame_header(first & OPCODE, payload.len());
+        let (header, start) = frame_header(first & OPCODE, payload.len());
+        let mut frame = header[start..].to_vec();
         frame[0] = first;
         frame[1] |= MASKED;
         frame.extend_from_slice(&mask);

@@ -148,14 +148,8 @@ struct Hands {
 
 impl Hands {
     async fn hand_out(&mut self, run: Run, alone: bool) {
-        if let Some(roll) = self.worker.rolls.borrow_mut().get_mut(&run.topic) {
-            roll.begin();
-        }
         while self.hand_out_some(&run, alone) {
             self.pause().await;
-        }
-        if let Some(roll) = self.worker.rolls.borrow_mut().get_mut(&run.topic) {
-            roll.end();
         }
     }
 
@@ -167,7 +161,10 @@ impl Hands {
         let mut rolls = worker.rolls.borrow_mut();
         let Some(roll) = rolls.get_mut(&run.topic).filter(|roll| roll.is_of(run.epoch)) else { return false };
         let more = loop {
-            let Some((socket, joined)) = roll.next() else { break false };
+            let Some((socket, joined)) = roll.next() else {
+                roll.end();
+                break false;
+            };
             self.served += 1;
             if run.except.is_none_or(|except| !socket.is(except)) {
                 match &run.content {

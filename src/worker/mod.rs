@@ -107,10 +107,10 @@ impl Worker {
     }
 
     /// Reads once and acts on it.
-    fn read(self: &Rc<Self>, socket: &Rc<Socket>, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) {
+    fn read(self: &Rc<Self>, socket: &Rc<Socket>) {
         let mut scratch = self.scratch.take();
         scratch.resize(READ_BYTES, 0);
-        match read(&mut scratch) {
+        match socket.read(&mut scratch) {
             Ok(0) => socket.advance(State::Gone),
             Ok(count) => self.receive(socket, &mut scratch[..count]),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

@@ -133,10 +133,6 @@ impl Roll {
         self.epoch == epoch
     }
 
-    pub(super) fn begin(&mut self) {
-        self.cursor = 0;
-    }
-
     /// The next listener that has not got the event, and what the channel had seen when it joined.
     pub(super) fn next(&mut self) -> Option<(&Rc<Socket>, u64)> {
         let seat = self.seats.get(self.cursor)?;
@@ -144,6 +140,7 @@ impl Roll {
         Some((&seat.socket, seat.joined))
     }
 
+    /// Everybody has the event: the next one begins anew.
     pub(super) fn end(&mut self) {
         self.cursor = 0;
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use actix_rt::net::TcpStream;
 use bytes::Bytes;
 use socket2::SockRef;
+use tokio::io::Interest;
 
 use crate::connection::Connection;
 use crate::node::Permit;
@@ -116,6 +117,18 @@ impl Socket {
         }
     }
 
+    /// Reads what has come, as far as there is room.
+    pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.io.try_read(into)?;
+        if count < into.len() {
+            // That was all: more will be announced. Said to the runtime, which would have us ask the kernel again.
+            let nothing =
+                self.io.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            debug_assert!(nothing.is_err());
+        }
+        Ok(count)
+    }
+
     /// Puts a frame behind everything that waits.
     pub(super) fn push(&self, frame: Bytes) {
         self.outbox.borrow_mut().push(frame);
@@ -147,7 +160,11 @@ impl Socket {
         if outbox.is_empty() {
             return;
         }
-        match outbox.flush(|pieces| self.io.try_write_vectored(pieces)) {
+        let write = |pieces: &[io::IoSlice<'_>]| match pieces {
+            [alone] => self.io.try_write(alone), // the cheaper call
+            _ => self.io.try_write_vectored(pieces),
+        };
+        match outbox.flush(write) {
             Ok(true) => {}
             Ok(false) => self.wake(),
             Err(_) => self.advance(State::Gone),
@@ -229,7 +246,7 @@ impl Future for Task {
                 State::Open | State::Closing { .. } => {}
             }
             match socket.io.poll_read_ready(cx) {
-                Poll::Ready(Ok(())) => worker.read(socket, |into| socket.io.try_read(into)),
+                Poll::Ready(Ok(())) => worker.read(socket),
                 Poll::Ready(Err(_)) => socket.state.set(State::Gone),
                 Poll::Pending => return Poll::Pending,
             }

@@ -81,8 +81,11 @@ fn churn(stage: &mut Stage) -> io::Result<()> {
 
 fn memory_back(stage: &mut Stage) -> io::Result<()> {
     let count = stage.many(10_000);
-    // What is made once, by the first connection, is no leak.
-    cycles(stage, 2)?;
+    // What is made once, by the first connections, is no leak.
+    let first = stage.many(1_000);
+    cycles(stage, first)?;
+    let pause = stage.seconds(3.0);
+    stage.rest(pause)?;
     let before = stage.server.sample();
     let meter = stage.meter();
     let mut held = Vec::new();
@@ -92,8 +95,7 @@ fn memory_back(stage: &mut Stage) -> io::Result<()> {
         stage.dismiss(&ids)?;
     }
     // An allocator may give back what is free a little later.
-    let pause = stage.seconds(3.0);
-    stage.rest(pause)?;
+    stage.rest(pause * 4)?;
     stage.measured(&meter);
     let after = stage.server.sample();
     stage.expect("open files after all have gone", after.files as u64, before.files as u64);

@@ -18,12 +18,14 @@ use crate::record::{About, Bar, Headline};
 use crate::scenario::stage::Stage;
 use crate::server::{Kind, Server};
 
+type Play = Box<dyn Fn(&mut Stage) -> io::Result<()>>;
+
 /// One thing to measure.
 pub(crate) struct Scenario {
     pub(crate) about: About,
     /// It asks for what the floor does not have.
     pub(crate) beyond_floor: bool,
-    play: Box<dyn Fn(&mut Stage) -> io::Result<()>>,
+    play: Play,
 }
 
 /// What one run has come to.

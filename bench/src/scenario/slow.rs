@@ -114,7 +114,7 @@ fn burst(stage: &mut Stage) -> io::Result<()> {
         stage.crowd.read_again(*id)?;
     }
     stage.settle()?;
-    let pause = stage.seconds(3.0);
+    let pause = stage.seconds(12.0);
     stage.rest(pause)?;
     stage.measured(&meter);
     let after = stage.server.sample();

@@ -11,7 +11,7 @@ use crate::scenario::Outcome;
 use crate::server::{Sample, Server};
 
 /// How long anything may take before a run is broken off.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Handshakes under way at a time, where the number is not the point.
 const GATHERING: usize = 64;
@@ -156,7 +156,7 @@ impl Stage {
         for at in 0..count {
             ids.push(self.begin(wants(at), at)?);
             if at + 1 >= GATHERING {
-                self.until("clients subscribe", |desk| desk.ready > ready + at - GATHERING)?;
+                self.until("clients subscribe", |desk| desk.ready + GATHERING > ready + at)?;
             }
         }
         self.until("clients subscribe", |desk| desk.ready >= ready + count)?;
