@@ -133,11 +133,9 @@ fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -
     let stopping = builder.graceful_shutdown_signal();
     let for_clients = node.clone();
     let mut builder = builder.listen("clients", clients, move || {
-        let api =
-            WebApp::new().app_data(Data::from(for_clients.clone())).default_service(web::to(api::serve));
         let config = for_clients.config();
         let stopping = stopping.clone();
-        let for_expect = for_clients.clone();
+        let (for_expect, for_api) = (for_clients.clone(), for_clients.clone());
         let http = HttpService::build()
             .keep_alive(KeepAlive::Timeout(Duration::from_secs(config.api.keep_alive_s)))
             .client_request_timeout(Duration::from_secs(config.server.head_timeout_s))
@@ -148,7 +146,10 @@ fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -
             })
             .expect(fn_service(move |request| ready(api::expect(request, &for_expect))))
             .upgrade(web_sockets(for_clients.clone()))
-            .h1(map_config(api, |()| AppConfig::default()));
+            .h1(fn_service(move |request| {
+                let node = for_api.clone();
+                async move { Ok::<_, Infallible>(api::serve(request, &node).await) }
+            }));
         let patience = Duration::from_secs(config.server.head_timeout_s + config.api.body_timeout_s);
         fn_service(move |io| ready(accepted(io, patience))).and_then(http)
     })?;

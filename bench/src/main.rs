@@ -83,6 +83,9 @@ struct RunArgs {
     /// soketi's entry script, `bin/server.js`, to be run by `node`; it gets the settings in bench/rivals.
     #[arg(long)]
     soketi: Option<PathBuf>,
+    /// In how many of the rounds sockudo and soketi take part.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    rival_rounds: usize,
     /// Leave the floor out.
     #[arg(long)]
     no_floor: bool,
@@ -150,8 +153,7 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
     let mut right = true;
     for scenario in &scenarios {
         for round in 1..=args.rounds {
-            for (name, kind) in servers.iter().filter(|(_, kind)| !scenario.beyond_floor || !kind.is_floor())
-            {
+            for (name, kind) in servers.iter().filter(|(_, kind)| takes_part(kind, scenario, round, args)) {
                 let outcome = scenario.run(kind, &machine, args.quick)?;
                 println!("{} {name} {round}/{}: {outcome}", scenario.about.name, args.rounds);
                 right &= outcome.faults.is_empty();
@@ -170,6 +172,14 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
     report::write(&record, &args.out)?;
     println!("written: {}", args.out.display());
     Ok(right)
+}
+
+fn takes_part(kind: &Kind, scenario: &Scenario, round: usize, args: &RunArgs) -> bool {
+    match kind {
+        Kind::Fanfare(_) => true,
+        Kind::Floor(_) => !scenario.beyond_floor,
+        Kind::Sockudo { .. } | Kind::Soketi { .. } => round <= args.rival_rounds,
+    }
 }
 
 fn is_chosen(scenario: &Scenario, args: &RunArgs) -> bool {

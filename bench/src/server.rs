@@ -58,10 +58,6 @@ impl Kind {
         Ok(Self::Soketi { script: found(script)?, config: found(Path::new("bench/rivals/soketi.json"))? })
     }
 
-    pub(crate) fn is_floor(&self) -> bool {
-        matches!(self, Self::Floor(_))
-    }
-
     /// For the report.
     pub(crate) fn command_line(&self) -> String {
         let command = self.command(0);

@@ -1,7 +1,8 @@
 //! Everything a publisher can be told when a call fails: one line of text and a status.
 
-use actix_web::HttpResponse;
-use actix_web::http::{StatusCode, header};
+use actix_http::body::BoxBody;
+use actix_http::header::{self, HeaderName, HeaderValue};
+use actix_http::{Response, StatusCode};
 use thiserror::Error;
 
 use crate::node::Overloaded;
@@ -137,15 +138,18 @@ impl ApiError {
     }
 
     /// The answer: plain text with one trailing newline, as SDKs expect it.
-    pub(super) fn response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status());
-        response.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"));
+    pub(super) fn response(&self) -> Response<BoxBody> {
+        let mut response = Response::with_body(self.status(), BoxBody::new(format!("{self}\n")));
+        let mut set = |name: HeaderName, value| {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        };
+        set(header::CONTENT_TYPE, "text/plain; charset=utf-8");
         match self {
-            Self::WrongMethod(allowed) => drop(response.insert_header((header::ALLOW, *allowed))),
-            Self::UpgradeRequired => drop(response.insert_header((header::UPGRADE, "websocket"))),
-            Self::Overloaded => drop(response.insert_header((header::RETRY_AFTER, "1"))),
+            Self::WrongMethod(allowed) => set(header::ALLOW, allowed),
+            Self::UpgradeRequired => set(header::UPGRADE, "websocket"),
+            Self::Overloaded => set(header::RETRY_AFTER, "1"),
             _ => {}
         }
-        response.body(format!("{self}\n"))
+        response
     }
 }

@@ -1,6 +1,6 @@
 //! Where a path leads. Any prefix may stand before `/apps/{id}`.
 
-use actix_web::http::Method;
+use actix_http::Method;
 use percent_encoding::percent_decode_str;
 
 /// A path of the API.
@@ -38,10 +38,13 @@ pub enum Resource {
 impl<'a> Route<'a> {
     /// Reads a path; none if it is not of the API.
     pub fn parse(path: &'a str) -> Option<Self> {
-        let mut segments: Vec<&str> = path.rsplitn(7, '/').take(6).collect();
-        segments.reverse();
+        // The last ones, in the order of the path; empty ones stand for those that are missing.
+        let mut segments = [""; 5];
+        for (place, segment) in segments.iter_mut().rev().zip(path.rsplit('/')) {
+            *place = segment;
+        }
         // Counted from the end, so that a prefix may look like anything.
-        let (depth, app_id, resource) = match segments[..] {
+        let (depth, app_id, resource) = match segments {
             [.., "apps", app, "channels", channel, "users"] => {
                 (5, Some(app), Resource::Users(decoded(channel)))
             }

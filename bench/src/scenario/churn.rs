@@ -24,7 +24,7 @@ pub(super) fn all() -> Vec<Scenario> {
             vec![
                 headline("rss_after_times_before", "memory after 10,000 have gone / before they came", "×")
                     .at_most(1.1),
-                headline("rss_third_times_first", "memory with the third 10,000 / the first", "×").at_most(1.1),
+                headline("rss_third_times_second", "memory with the third 10,000 / the second", "×").at_most(1.1),
             ],
             memory_back,
         )
@@ -106,7 +106,7 @@ fn memory_back(stage: &mut Stage) -> io::Result<()> {
     stage.figure("rss_before_mib", before.rss_bytes as f64 / 1_048_576.0);
     stage.figure("rss_after_mib", after.rss_bytes as f64 / 1_048_576.0);
     stage.figure("rss_after_times_before", after.rss_bytes as f64 / before.rss_bytes as f64);
-    stage.figure("rss_third_times_first", held[2] / held[0]);
+    stage.figure("rss_third_times_second", held[2] / held[1]);
     Ok(())
 }
 

@@ -66,7 +66,7 @@ fn publish(times: u32) {
     for _ in 0..times {
         counted_operation(|| {
             let answer = dispatch(&node, black_box(&signed), &Resource::Events, black_box(body.as_bytes()));
-            assert!(matches!(answer, Ok(Answer::Json(_))));
+            assert!(answer.is_ok());
             answer
         });
         take_letter(&mut mailbox, &mut letters);
