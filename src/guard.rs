@@ -1,9 +1,11 @@
 //! A socket that gives up on HTTP clients which hold it without getting anywhere.
 //!
 //! The HTTP layer underneath reads heads of twice our limit, times only the first head of a connection, and
-//! waits for ever for a client to read its answer. Here a first head is judged as its bytes come, what has
-//! begun to arrive must be answered in time, and an answer must be read in time. WebSockets leave this
-//! behind with the rest of HTTP.
+//! waits for ever for a client to read its answer. Here a first head is judged as its bytes come, an answer
+//! must be read in time, and after it the next request must come in time. WebSockets leave this behind with
+//! the rest of HTTP.
+//!
+//! Not here: the time of the first head (actix-http) and of a body (`api`).
 
 use std::io;
 use std::pin::Pin;
@@ -26,18 +28,36 @@ pub fn is_too_long(uri: &Uri, headers: &HeaderMap) -> bool {
     line + fields > HEAD_MAX
 }
 
+/// How long an HTTP client is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For its next request to begin.
+    pub idle: Duration,
+    /// For a request that has begun to be answered, and for the answer to be read.
+    pub busy: Duration,
+}
+
 /// The socket, and what its client is waited for.
 pub struct Guarded {
     io: TcpStream,
     /// None once the first head has ended.
     head: Option<Head>,
-    /// How long a request may take to arrive, and an answer to be read.
-    patience: Duration,
-    /// When bytes came that have not been answered yet.
-    asked: Option<Instant>,
-    // Only while the client is waited for: an ordinary request never is.
-    reading: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    /// None until the first answer has gone out.
+    waiting: Option<Waiting>,
+    /// Boxed once for a connection, and left alone while it is not too late: in the ordinary course of requests
+    /// it is never set anew, and costs them nothing.
+    timer: Option<Pin<Box<Sleep>>>,
+    // Only while an answer is not read.
     writing: Option<Pin<Box<Sleep>>>,
+}
+
+/// What the next request is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    since: Instant,
+    /// Bytes of it have come.
+    begun: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +69,8 @@ struct Head {
 
 impl Guarded {
     /// Watches a socket that was just accepted.
-    pub fn new(io: TcpStream, patience: Duration) -> Self {
-        Self { io, head: Some(Head::default()), patience, asked: None, reading: None, writing: None }
+    pub fn new(io: TcpStream, patience: Patience) -> Self {
+        Self { io, head: Some(Head::default()), patience, waiting: None, timer: None, writing: None }
     }
 
     /// The socket, once it speaks HTTP no longer.
@@ -60,8 +80,8 @@ impl Guarded {
 
     /// Bytes have come.
     fn heard(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !bytes.is_empty() {
-            self.asked.get_or_insert_with(Instant::now);
+        if let Some(waiting) = self.waiting.as_mut().filter(|waiting| !waiting.begun && !bytes.is_empty()) {
+            *waiting = Waiting { since: Instant::now(), begun: true };
         }
         if let Some(head) = &mut self.head
             && head.read(bytes)?
@@ -70,13 +90,32 @@ impl Guarded {
         }
         Ok(())
     }
-}
 
-/// Waits until `at`, and no longer.
-fn wait(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant, cx: &mut Context<'_>) -> io::Result<()> {
-    match timer.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx) {
-        Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-        Poll::Pending => Ok(()),
+    /// Nothing has come: is there time left?
+    fn wait(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(waiting) = self.waiting else { return Ok(()) };
+        let at = waiting.since + if waiting.begun { self.patience.busy } else { self.patience.idle };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= at {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // It was set for an earlier request.
+            timer.as_mut().reset(at);
+        }
+        Ok(())
+    }
+
+    /// The client does not take its answer: is there time left?
+    fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let until = || Box::pin(sleep_until(Instant::now() + self.patience.busy));
+        match self.writing.get_or_insert_with(until).as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
     }
 }
 
@@ -113,9 +152,7 @@ impl AsyncRead for Guarded {
             Poll::Ready(Ok(())) => Poll::Ready(this.heard(&buf.filled()[before..])),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                if let Some(asked) = this.asked {
-                    wait(&mut this.reading, asked + this.patience, cx)?;
-                }
+                this.wait(cx)?;
                 Poll::Pending
             }
         }
@@ -127,8 +164,11 @@ impl AsyncWrite for Guarded {
         let this = &mut *self;
         let written = Pin::new(&mut this.io).poll_write(cx, buf);
         match written {
-            Poll::Ready(_) => (this.asked, this.reading, this.writing) = (None, None, None),
-            Poll::Pending => wait(&mut this.writing, Instant::now() + this.patience, cx)?,
+            Poll::Ready(_) => {
+                this.waiting = Some(Waiting { since: Instant::now(), begun: false });
+                this.writing = None;
+            }
+            Poll::Pending => this.wait_for_reader(cx)?,
         }
         written
     }

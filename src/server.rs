@@ -24,7 +24,7 @@ use tokio::time::{interval, timeout};
 use crate::api::{self, Route};
 use crate::app::{Apps, AppsError};
 use crate::config::Config;
-use crate::guard::Guarded;
+use crate::guard::{Guarded, Patience};
 use crate::node::Node;
 use crate::worker::Worker;
 use crate::ws::{self, Upgrade};
@@ -137,7 +137,8 @@ fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -
         let stopping = stopping.clone();
         let (for_expect, for_api) = (for_clients.clone(), for_clients.clone());
         let http = HttpService::build()
-            .keep_alive(KeepAlive::Timeout(Duration::from_secs(config.api.keep_alive_s)))
+            // How long is for `guard` to say, which needs no timer for each request.
+            .keep_alive(KeepAlive::Os)
             .client_request_timeout(Duration::from_secs(config.server.head_timeout_s))
             .client_disconnect_timeout(Duration::from_secs(1))
             .graceful_shutdown_signal(move || {
@@ -150,7 +151,10 @@ fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -
                 let node = for_api.clone();
                 async move { Ok::<_, Infallible>(api::serve(request, &node).await) }
             }));
-        let patience = Duration::from_secs(config.server.head_timeout_s + config.api.body_timeout_s);
+        let patience = Patience {
+            idle: Duration::from_secs(config.api.keep_alive_s),
+            busy: Duration::from_secs(config.server.head_timeout_s + config.api.body_timeout_s),
+        };
         fn_service(move |io| ready(accepted(io, patience))).and_then(http)
     })?;
     if let Some(listener) = metrics {
@@ -167,7 +171,7 @@ fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -
 }
 
 /// Readies a socket that was just accepted.
-fn accepted(io: TcpStream, patience: Duration) -> Result<(Guarded, Option<SocketAddr>), DispatchError> {
+fn accepted(io: TcpStream, patience: Patience) -> Result<(Guarded, Option<SocketAddr>), DispatchError> {
     // Here, since the HTTP service's own setting for it does not reach HTTP/1.
     io.set_nodelay(true)?;
     let peer = io.peer_addr().ok();
@@ -245,7 +249,8 @@ mod tests {
             io.set_nonblocking(true).expect("nonblocking");
             let io = TcpStream::from_std(io).expect("registered");
             assert!(!io.nodelay().expect("readable"), "the system's default");
-            let Ok((guarded, peer)) = accepted(io, Duration::from_secs(1)) else { panic!("refused") };
+            let patience = Patience { idle: Duration::from_secs(1), busy: Duration::from_secs(1) };
+            let Ok((guarded, peer)) = accepted(io, patience) else { panic!("refused") };
             assert!(peer.is_some());
             assert!(guarded.into_inner().nodelay().expect("readable"));
         });

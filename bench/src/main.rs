@@ -150,13 +150,11 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
         runs: Vec::new(),
     };
     std::fs::create_dir_all(&args.out)?;
-    let mut right = true;
     for scenario in &scenarios {
         for round in 1..=args.rounds {
             for (name, kind) in servers.iter().filter(|(_, kind)| takes_part(kind, scenario, round, args)) {
                 let outcome = scenario.run(kind, &machine, args.quick)?;
                 println!("{} {name} {round}/{}: {outcome}", scenario.about.name, args.rounds);
-                right &= outcome.faults.is_empty();
                 record.runs.push(Run {
                     scenario: scenario.about.name.clone(),
                     server: name.clone(),
@@ -171,7 +169,9 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
     }
     report::write(&record, &args.out)?;
     println!("written: {}", args.out.display());
-    Ok(right)
+    let right = record.runs.iter().filter(|run| run.faults.is_empty()).count();
+    println!("{right} passed, {} failed, 0 skipped", record.runs.len() - right);
+    Ok(right == record.runs.len())
 }
 
 fn takes_part(kind: &Kind, scenario: &Scenario, round: usize, args: &RunArgs) -> bool {

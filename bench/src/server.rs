@@ -1,5 +1,6 @@
 //! The servers under test: how each is started, and what it costs while it runs.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -61,10 +62,14 @@ impl Kind {
     /// For the report.
     pub(crate) fn command_line(&self) -> String {
         let command = self.command(0);
-        let name = |text: &std::ffi::OsStr| {
-            let text = text.to_string_lossy();
-            // Where a binary happens to lie says nothing to the reader.
-            text.rsplit('/').next().filter(|_| text.starts_with('/')).unwrap_or(&text).to_owned()
+        // Where a file happens to lie says nothing to the reader.
+        let name = |text: &OsStr| {
+            let text = text.to_string_lossy().into_owned();
+            match text.split_once("=/") {
+                Some((key, path)) => format!("{key}={}", last_of(path)),
+                None if text.starts_with('/') => last_of(&text).to_owned(),
+                None => text,
+            }
         };
         let environment = command
             .get_envs()
@@ -111,6 +116,10 @@ impl Kind {
             }
         }
     }
+}
+
+fn last_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn found(path: &Path) -> io::Result<PathBuf> {

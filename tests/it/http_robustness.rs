@@ -259,6 +259,25 @@ fn half_sent_requests_time_out() {
     }
 }
 
+/// Each request gives a client the whole time anew, and a half-sent one ends it as soon as the first would.
+#[test]
+fn a_connection_without_further_requests_ends() {
+    let broker = Broker::with("api.keep_alive_s = 2\nserver.head_timeout_s = 1\napi.body_timeout_s = 1");
+    let request = broker.get("/channels").bytes();
+    let (mut idle, mut half) = (Http::connect(broker.address()), Http::connect(broker.address()));
+    for _ in 0..3 {
+        for http in [&mut idle, &mut half] {
+            http.send(&request);
+            http.reply().ok();
+        }
+    }
+    half.send(&request[..request.len() / 2]);
+    let begin = Instant::now();
+    idle.expect_end();
+    assert!(begin.elapsed() > Duration::from_secs(1), "it was not given its time");
+    half.expect_end();
+}
+
 #[test]
 fn requests_cut_short_leave_no_trace() {
     let broker = Broker::start();

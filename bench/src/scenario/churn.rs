@@ -74,7 +74,7 @@ fn churn(stage: &mut Stage) -> io::Result<()> {
     stage.figure("cycles_per_s", spent.per_second(count as u64));
     stage.rest(Duration::from_millis(300))?;
     let after = stage.server.sample();
-    stage.expect("open files after the churn", after.files as u64, before.files as u64);
+    stage.expect_no_more_files(&before, &after);
     stage.figure("rss_after_times_before", after.rss_bytes as f64 / before.rss_bytes as f64);
     Ok(())
 }
@@ -98,7 +98,7 @@ fn memory_back(stage: &mut Stage) -> io::Result<()> {
     stage.rest(pause * 4)?;
     stage.measured(&meter);
     let after = stage.server.sample();
-    stage.expect("open files after all have gone", after.files as u64, before.files as u64);
+    stage.expect_no_more_files(&before, &after);
     let channels = stage.ask(pusher::channels(stage.crowd.address()))?;
     if channels.contains("own-") {
         stage.fault(format!("channels that nobody is in: {channels:.200}"));

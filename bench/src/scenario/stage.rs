@@ -115,6 +115,13 @@ impl Stage {
         }
     }
 
+    /// Notes if there are more open files than before, which is a leak.
+    pub(crate) fn expect_no_more_files(&mut self, before: &Sample, after: &Sample) {
+        if after.files > before.files {
+            self.fault(format!("open files: {} where there were {}", after.files, before.files));
+        }
+    }
+
     /// Lets happen what happens, until `until` at the latest.
     pub(crate) fn turn(&mut self, until: Instant) -> io::Result<()> {
         let desk = &mut self.desk;

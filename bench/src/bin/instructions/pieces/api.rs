@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanfare::api::{Answer, Resource, Route, Signed, Unchecked, dispatch};
+use fanfare::api::{Resource, Route, Signed, Unchecked, dispatch};
 use fanfare::app::Apps;
 use fanfare::config::Config;
 use fanfare::hub::Subscription;
