@@ -85,7 +85,7 @@ fn slow_readers(stage: &mut Stage) -> io::Result<()> {
 }
 
 fn burst(stage: &mut Stage) -> io::Result<()> {
-    let count = stage.many(1_000);
+    let count = stage.many(1_000).max(100);
     // A little under the outbox's default limit, above which a server may give the client up.
     let events = 1_048_576 / BYTES;
     let ids = stage.gather(count, |at| vec![format!("own-{at}")])?;
