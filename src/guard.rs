@@ -167,6 +167,10 @@ impl AsyncWrite for Guarded {
             Poll::Ready(_) => {
                 this.waiting = Some(Waiting { since: Instant::now(), begun: false });
                 this.writing = None;
+                if this.timer.is_none() {
+                    // Nobody may ask for another read before something comes, or ever.
+                    this.wait(cx)?;
+                }
             }
             Poll::Pending => this.wait_for_reader(cx)?,
         }

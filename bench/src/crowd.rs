@@ -27,6 +27,8 @@ pub(crate) struct Crowd {
     peers: Vec<Option<Peer>>,
     address: SocketAddr,
     sources: u32,
+    /// Of clients that connect from now on, in bytes; the loopback device's own is 64 KiB.
+    segment: Option<u32>,
     scratch: Vec<u8>,
     /// Said to a peer while it was being served.
     said: Vec<(usize, Vec<u8>)>,
@@ -74,6 +76,7 @@ impl Crowd {
             peers: Vec::new(),
             address,
             sources: 0,
+            segment: None,
             scratch: vec![0; READ_BYTES],
             said: Vec::new(),
         })
@@ -82,6 +85,12 @@ impl Crowd {
     /// The server's address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Clients from now on have the small segments of a real network. With those of the loopback device the
+    /// kernel takes 4 MB for each client that does not read, before a server has to keep anything.
+    pub(crate) fn use_small_segments(&mut self) {
+        self.segment = Some(1_448);
     }
 
     /// A client that begins its handshake. Returns its id.
@@ -105,6 +114,9 @@ impl Crowd {
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + self.sources);
         socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
         socket.set_tcp_nodelay(true)?;
+        if let Some(bytes) = self.segment {
+            socket.set_tcp_mss(bytes)?;
+        }
         match socket.connect(&self.address.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                 return Err(error);
@@ -195,7 +207,9 @@ impl Crowd {
                 peer.connected = true;
                 peer.flush()?;
             }
-            let open = peer.deaf || !event.is_readable() || self.read(id, &mut peer, hear)?;
+            let open = peer.deaf
+                || !event.is_readable()
+                || self.read(id, &mut peer, event.is_read_closed(), hear)?;
             if open {
                 self.peers[id] = Some(peer);
             } else {
@@ -218,6 +232,7 @@ impl Crowd {
         &mut self,
         id: usize,
         peer: &mut Peer,
+        to_the_end: bool,
         hear: &mut impl FnMut(&mut Self, usize, Heard<'_>) -> io::Result<()>,
     ) -> io::Result<bool> {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -227,8 +242,9 @@ impl Crowd {
                 Ok(0) => open = false,
                 Ok(count) => {
                     open = peer.take_in(&scratch[..count], |heard| hear(self, id, heard))?;
-                    // Less than there is room for: there is no more, and the next edge will tell.
-                    if open && count == scratch.len() {
+                    // Less than there is room for: there is no more, and the next edge will tell. But for the end,
+                    // which has been announced already.
+                    if open && (count == scratch.len() || to_the_end) {
                         continue;
                     }
                 }

@@ -70,7 +70,7 @@ pub(crate) fn serve(port: u16) -> io::Result<()> {
                         peer.flush();
                     }
                     if event.is_readable() {
-                        floor.read(id);
+                        floor.read(id, event.is_read_closed());
                     }
                 }
             }
@@ -100,14 +100,14 @@ impl Floor {
         }
     }
 
-    fn read(&mut self, id: usize) {
+    fn read(&mut self, id: usize, to_the_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         while let Some(peer) = &mut self.peers[id] {
             match peer.io.read(&mut scratch) {
                 Ok(0) => self.forget(id),
                 Ok(count) => {
                     self.take_in(id, &mut scratch[..count]);
-                    if count == scratch.len() {
+                    if count == scratch.len() || to_the_end {
                         continue;
                     }
                 }

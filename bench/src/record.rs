@@ -99,9 +99,11 @@ impl Record {
         fs::write(path, serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// The median of a figure over all rounds.
+    /// The median of a figure over all rounds in which nothing went wrong.
     pub(crate) fn median(&self, scenario: &str, server: &str, figure: &str) -> Option<f64> {
-        let of_server = |run: &&Run| run.scenario == scenario && run.server == server;
+        // A server that does something wrong may well be quick about it.
+        let of_server =
+            |run: &&Run| run.scenario == scenario && run.server == server && run.faults.is_empty();
         let mut values: Vec<f64> =
             self.runs.iter().filter(of_server).filter_map(|run| run.figures.get(figure).copied()).collect();
         values.sort_by(f64::total_cmp);

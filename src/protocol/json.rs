@@ -44,7 +44,7 @@ pub fn data_literal(raw: &RawValue) -> Cow<'_, str> {
 /// Whether a valid JSON string literal stands for more than `max` bytes of UTF-8.
 pub fn is_longer(literal: &str, max: usize) -> bool {
     // Nothing in it stands for more bytes than it has, so most need not be counted.
-    literal.len() > max + 2 && decoded_len(literal) > max
+    literal.len() > max.saturating_add(2) && decoded_len(literal) > max
 }
 
 /// How many bytes of UTF-8 a valid JSON string literal stands for.

@@ -122,6 +122,7 @@ impl Socket {
         let count = self.io.try_read(into)?;
         if count < into.len() {
             // That was all: more will be announced. Said to the runtime, which would have us ask the kernel again.
+            // Nothing can be announced in between: the runtime and its driver are on this thread.
             let nothing =
                 self.io.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
             debug_assert!(nothing.is_err());

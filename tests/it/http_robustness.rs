@@ -279,6 +279,19 @@ fn a_connection_without_further_requests_ends() {
 }
 
 #[test]
+fn a_connection_ends_after_its_only_request_too() {
+    let broker = Broker::with("api.keep_alive_s = 1");
+    let request = broker.get("/channels").bytes();
+    let half = &request[..request.len() / 2];
+    for sent in [request.clone(), [&request[..], half].concat(), b"GET /nowhere HTTP/1.1\r\n\r\n".to_vec()] {
+        let mut http = Http::connect(broker.address());
+        http.send(&sent);
+        http.reply();
+        http.expect_end();
+    }
+}
+
+#[test]
 fn requests_cut_short_leave_no_trace() {
     let broker = Broker::start();
     let mut client = broker.subscriber("news");

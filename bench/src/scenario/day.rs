@@ -93,8 +93,7 @@ fn day(stage: &mut Stage) -> io::Result<()> {
     let ready = clients + came;
     stage.until("guests subscribe", |desk| desk.ready >= ready)?;
     stage.dismiss(&guests)?;
-    let left = stage.count_of("presence-lobby-0", "user_count")?;
-    stage.expect("guests left behind", left, 0);
+    stage.expect_count("guests left behind", "presence-lobby-0", "user_count", 0)?;
     Ok(())
 }
 

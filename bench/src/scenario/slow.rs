@@ -1,5 +1,6 @@
 //! Clients that hold others up, if they can: slow ones, and very many.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
@@ -51,6 +52,7 @@ pub(super) fn all() -> Vec<Scenario> {
 const BYTES: usize = 10_000;
 
 fn slow_readers(stage: &mut Stage) -> io::Result<()> {
+    stage.crowd.use_small_segments();
     let healthy = stage.many(200);
     let slow = stage.many(20).min(healthy);
     let ids = stage.gather(healthy, |_| vec!["arena".to_owned()])?;
@@ -68,6 +70,7 @@ fn slow_readers(stage: &mut Stage) -> io::Result<()> {
         stage.latencies();
         Ok::<f64, io::Error>(stage.outcome.figures["latency_p99_ms"])
     };
+    load(stage)?; // a warm-up
     let without = load(stage)?;
     let before = stage.server.sample().rss_bytes;
     for id in stage.gather(slow, |_| vec!["arena".to_owned()])? {
@@ -85,8 +88,9 @@ fn slow_readers(stage: &mut Stage) -> io::Result<()> {
 }
 
 fn burst(stage: &mut Stage) -> io::Result<()> {
+    stage.crowd.use_small_segments();
     let count = stage.many(1_000).max(100);
-    // A little under the outbox's default limit, above which a server may give the client up.
+    // Not more than Fanfare's limit for what waits, above which it gives a client up.
     let events = 1_048_576 / BYTES;
     let ids = stage.gather(count, |at| vec![format!("own-{at}")])?;
     for (at, id) in ids.iter().enumerate() {
@@ -149,21 +153,43 @@ fn crowd(stage: &mut Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// One client that pings, waits for the pong and pings again. How long it waited, in nanoseconds.
+/// One client that pings every 5 ms, whether it has been answered or not. How late the pongs were, in
+/// nanoseconds from when their pings were due.
 fn pings(address: SocketAddr, time: Duration) -> io::Result<Histogram<u64>> {
+    const EVERY: Duration = Duration::from_millis(5);
     let mut crowd = Crowd::new(address)?;
     let id = crowd.client()?;
     let mut waits = ledger::histogram();
-    let mut asked: Option<Instant> = None;
+    let mut open = false;
+    let mut asked: VecDeque<Instant> = VecDeque::new();
     let end = Instant::now() + time;
-    while Instant::now() < end {
-        crowd.turn(end, &mut |crowd, _, heard| {
-            if let (Heard::Message(_), Some(asked)) = (heard, asked.take()) {
-                waits.saturating_record(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    let mut due = Instant::now() + EVERY;
+    // Those still unanswered at the end have a little longer.
+    while Instant::now() < end || (!asked.is_empty() && Instant::now() < end + Duration::from_secs(1)) {
+        if open && due < end && Instant::now() >= due {
+            crowd.say(id, pusher::PING)?;
+            asked.push_back(due);
+            due += EVERY;
+        }
+        crowd.turn(due.min(Instant::now() + EVERY), &mut |_, _, heard| {
+            match heard {
+                Heard::Opened(_) => open = true,
+                Heard::Closed => return Err(io::Error::other("the bystander's connection was closed")),
+                Heard::Message(_) => waits.saturating_record(asked.pop_front().map_or(0, nanos_since)),
+                Heard::Reply(..) => {}
             }
-            asked = Some(Instant::now());
-            crowd.say(id, pusher::PING)
+            Ok(())
         })?;
+        if !open {
+            due = Instant::now() + EVERY;
+        }
     }
-    Ok(waits)
+    match asked.is_empty() && !waits.is_empty() {
+        true => Ok(waits),
+        false => Err(io::Error::other("the bystander's pings were not answered")),
+    }
+}
+
+fn nanos_since(at: Instant) -> u64 {
+    u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,9 @@ use crate::scenario::{Scenario, headline};
 /// Backends that publish at a time.
 const CALLERS: usize = 8;
 
+/// Client events said before the load looks around: doing so after each would be most of its work.
+const TOGETHER: usize = 16;
+
 /// Events of one batch; Pusher takes ten.
 const BATCH: usize = 10;
 
@@ -108,10 +111,9 @@ fn client_events(stage: &mut Stage) -> io::Result<()> {
     let due = |number: usize| begin + Duration::from_secs_f64(number as f64 / per_second);
     for number in 0..events {
         let from = number % (pairs * 2);
-        let data = stage.desk.data(from as u16, due(number), 100);
+        let data = stage.desk.data(from as u16, due(number - number % TOGETHER), 100);
         stage.crowd.say(ids[from], &pusher::client_event(&name(from / 2), &data))?;
-        // A few at a time: looking around after each would be most of the load's work.
-        if number % 16 == 15 {
+        if (number + 1).is_multiple_of(TOGETHER) {
             stage.turn(due(number + 1))?;
             while Instant::now() < due(number + 1) {
                 stage.turn(due(number + 1))?;
