@@ -14,7 +14,7 @@ use crate::protocol::Secret;
 pub type AppId = Arc<str>;
 
 /// One app. The defaults are Pusher's documented values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct App {
     /// Names the app in the HTTP API. Numeric by default, since some server SDKs accept nothing else.
     pub id: AppId,
@@ -56,10 +56,90 @@ pub struct App {
     pub client_events_per_s: u32,
     /// Most users on one watchlist.
     pub watchlist_users_max: usize,
+    /// API calls of all backends per second; 0 is no limit.
+    pub requests_per_s: u32,
+    /// Events that backends publish per second, counted for each channel; 0 is no limit.
+    pub publishes_per_s: u32,
+    /// Client events of all connections per second; 0 is no limit.
+    pub all_client_events_per_s: u32,
+    /// Most subscriptions of one connection; 0 is no limit.
+    pub subscriptions_max: usize,
+    /// Most channels with subscribers; 0 is no limit.
+    pub channels_max: usize,
+    /// Webhooks of one receiver that come shortly after each other travel together.
+    pub webhook_batching: bool,
+    /// Who is told what happens on channels.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// A receiver of webhooks: an endpoint of the app's backend, and what it wants to know.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Webhook {
+    /// Where to post, `http` or `https`.
+    pub url: String,
+    /// What it is told of; empty is everything.
+    pub events: Vec<WebhookEvent>,
+    /// Beginnings of the names of the channels it is told of; empty is all.
+    pub channel_prefixes: Vec<String>,
+    /// Headers to send along: names and values.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What a webhook can tell (Pusher docs, "Webhooks").
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[allow(missing_docs, reason = "each is its name in the protocol")]
+pub enum WebhookEvent {
+    ChannelOccupied,
+    ChannelVacated,
+    MemberAdded,
+    MemberRemoved,
+    ClientEvent,
+    CacheMiss,
+    SubscriptionCount,
+}
+
+impl WebhookEvent {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::ChannelOccupied,
+        Self::ChannelVacated,
+        Self::MemberAdded,
+        Self::MemberRemoved,
+        Self::ClientEvent,
+        Self::CacheMiss,
+        Self::SubscriptionCount,
+    ];
+
+    /// The name in the webhook's body and in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChannelOccupied => "channel_occupied",
+            Self::ChannelVacated => "channel_vacated",
+            Self::MemberAdded => "member_added",
+            Self::MemberRemoved => "member_removed",
+            Self::ClientEvent => "client_event",
+            Self::CacheMiss => "cache_miss",
+            Self::SubscriptionCount => "subscription_count",
+        }
+    }
+
+    /// The event of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+}
+
+impl Webhook {
+    /// Whether this receiver is told of such an event on such a channel.
+    pub fn wants(&self, event: WebhookEvent, channel: &str) -> bool {
+        (self.events.is_empty() || self.events.contains(&event))
+            && (self.channel_prefixes.is_empty()
+                || self.channel_prefixes.iter().any(|prefix| channel.starts_with(&**prefix)))
+    }
 }
 
 /// A key, which is public, and its secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyPair {
     /// Names the app in `/app/{key}` and in tokens.
     pub key: String,
@@ -90,6 +170,13 @@ impl Default for App {
             publish_channels_max: 100,
             client_events_per_s: 10,
             watchlist_users_max: 100,
+            requests_per_s: 0,
+            publishes_per_s: 0,
+            all_client_events_per_s: 0,
+            subscriptions_max: 0,
+            channels_max: 0,
+            webhook_batching: false,
+            webhooks: Vec::new(),
         }
     }
 }
@@ -108,6 +195,11 @@ impl App {
     /// In what time a connection must be authorized, if it must.
     pub fn authorized_timeout(&self) -> Option<Duration> {
         (self.authorized_timeout_s > 0).then(|| Duration::from_secs(self.authorized_timeout_s))
+    }
+
+    /// Whether some receiver of webhooks is told of such an event on such a channel.
+    pub fn tells(&self, event: WebhookEvent, channel: &str) -> bool {
+        self.webhooks.iter().any(|webhook| webhook.wants(event, channel))
     }
 
     /// Whether a page of this origin may connect.
@@ -163,6 +255,24 @@ impl Apps {
             }
         }
         Ok(all)
+    }
+
+    /// The same apps; those that are as they were before are shared with `before`, so that what has changed can be
+    /// told by the address.
+    #[must_use]
+    pub fn sharing(mut self, before: &Self) -> Self {
+        let share = |app: &mut Arc<App>| {
+            if let Some(same) = before.by_id(&app.id).filter(|same| same == &app) {
+                *app = same.clone();
+            }
+        };
+        self.by_id.values_mut().for_each(share);
+        for app in self.by_key.values_mut() {
+            if let Some(shared) = self.by_id.get(&app.id) {
+                *app = shared.clone();
+            }
+        }
+        self
     }
 
     /// The app of `/apps/{id}`.

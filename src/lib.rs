@@ -27,7 +27,11 @@ pub mod connection;
 
 pub mod node;
 
+pub mod control;
+
 pub mod worker;
+
+pub mod webhook;
 
 pub mod guard;
 

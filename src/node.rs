@@ -10,15 +10,17 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::app::{App, AppId, Apps};
 use crate::config::Config;
 use crate::hub::{
-    Body, Census, ChannelFull, Delivery, Effect, Hub, Joined, Publish, Subscription, Watched, WorkerId,
+    Body, Census, ChannelFull, Delivery, Effect, Fact, Hub, Joined, Leavers, Occurrence, Publish,
+    Subscription, Watched, WorkerId,
 };
 use crate::metrics::Metrics;
 use crate::protocol::{ChannelName, CloseReason, Roster};
@@ -33,16 +35,24 @@ const HUBS: usize = 64;
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    apps: Apps,
+    /// Replaced as a whole when apps change.
+    apps: ArcSwap<Apps>,
+    /// Of every app that is or was known, so that a changed app keeps its figures.
+    usages: ArcSwap<HashMap<AppId, Arc<Usage>>>,
     metrics: Metrics,
     hubs: Box<[Lock<Shard>]>,
     // Keyed: a client that chooses channel names cannot aim at one hub.
     hasher: RandomState,
-    outlets: Box<[Outlet]>,
+    outlets: Box<[Outlet<Letter>]>,
     /// Of workers that have not begun yet.
-    mailboxes: Lock<Vec<(WorkerId, Mailbox)>>,
-    quotas: HashMap<AppId, Arc<AtomicUsize>>,
+    mailboxes: Lock<Vec<(WorkerId, Mailbox<Letter>)>>,
+    /// For webhooks.
+    occurrences: Outlet<Occurrence>,
+    /// Until webhooks begin.
+    occurred: Lock<Option<Mailbox<Occurrence>>>,
     open: Arc<AtomicUsize>,
+    /// The node is about to stop: others should take what is new.
+    leaving: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -53,18 +63,30 @@ struct Shard {
     effects: Vec<Effect>,
 }
 
-/// The sending end of a worker's mailbox.
+/// What an app uses of the node now.
+#[derive(Debug, Default)]
+pub struct Usage {
+    open: AtomicUsize,
+}
+
+/// The sending end of a mailbox.
 #[derive(Debug)]
-struct Outlet {
-    letters: UnboundedSender<Letter>,
+struct Outlet<L> {
+    letters: UnboundedSender<L>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// The receiving end of a worker's mailbox.
+/// The receiving end of a mailbox.
 #[derive(Debug)]
-pub struct Mailbox {
-    letters: UnboundedReceiver<Letter>,
+pub struct Mailbox<L> {
+    letters: UnboundedReceiver<L>,
     waiting: Arc<AtomicUsize>,
+}
+
+/// What can wait in a mailbox.
+pub trait Weighed {
+    /// Roughly what it costs to keep, in bytes.
+    fn weight(&self) -> usize;
 }
 
 /// What a worker is told.
@@ -72,6 +94,8 @@ pub struct Mailbox {
 pub enum Letter {
     /// Serve your listeners.
     Deliver(Delivery),
+    /// Apps have changed: let connections go whose app serves them no longer.
+    AppsChanged,
     /// Close every connection: the server stops.
     Drain,
 }
@@ -79,13 +103,13 @@ pub enum Letter {
 /// A connection's right to be open; gives its place back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    quota: Arc<AtomicUsize>,
+    usage: Arc<Usage>,
     open: Arc<AtomicUsize>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.quota.fetch_sub(1, Ordering::Relaxed);
+        self.usage.open.fetch_sub(1, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -108,24 +132,35 @@ impl Node {
     /// A node without channels, with a mailbox for each worker.
     pub fn new(config: Config, apps: Apps) -> Arc<Self> {
         let (outlets, mailboxes): (Vec<_>, Vec<_>) = (0..config.workers()).map(|_| mailbox()).unzip();
-        let hub = || Lock::new(Shard { hub: Hub::new(rand::random()), effects: Vec::new() });
+        let (occurrences, occurred) = mailbox();
+        let debounce = Duration::from_secs(config.webhooks.debounce_s);
+        let hub = || Lock::new(Shard { hub: Hub::new(rand::random(), debounce), effects: Vec::new() });
         let node = Self {
             metrics: Metrics::new(),
             hubs: (0..HUBS).map(|_| hub()).collect(),
             hasher: RandomState::new(),
             outlets: outlets.into(),
             mailboxes: Lock::new((0..).map(WorkerId).zip(mailboxes).collect()),
-            quotas: apps.all().map(|app| (app.id.clone(), Arc::default())).collect(),
+            occurrences,
+            occurred: Lock::new(Some(occurred)),
+            usages: ArcSwap::default(),
             open: Arc::default(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             config,
-            apps,
+            apps: ArcSwap::default(),
         };
+        node.replace_apps(apps);
         Arc::new(node)
     }
 
+    /// The mailbox of what webhooks tell; none when somebody has it.
+    pub fn take_occurrences(&self) -> Option<Mailbox<Occurrence>> {
+        hold(&self.occurred).take()
+    }
+
     /// The number and mailbox of a worker that begins; none when all have.
-    pub fn take_mailbox(&self) -> Option<(WorkerId, Mailbox)> {
+    pub fn take_mailbox(&self) -> Option<(WorkerId, Mailbox<Letter>)> {
         hold(&self.mailboxes).pop()
     }
 
@@ -134,9 +169,26 @@ impl Node {
         &self.config
     }
 
-    /// The apps.
-    pub fn apps(&self) -> &Apps {
-        &self.apps
+    /// The apps, as they are now.
+    pub fn apps(&self) -> Guard<Arc<Apps>> {
+        self.apps.load()
+    }
+
+    /// Puts other apps in the place of those before. Connections of apps that are gone or disabled are closed, all
+    /// others stay and live by the new settings.
+    pub fn replace_apps(&self, apps: Apps) {
+        self.usages.rcu(|usages| {
+            let mut usages = HashMap::clone(usages);
+            usages.retain(|id, usage| apps.by_id(id).is_some() || usage.open.load(Ordering::Relaxed) > 0);
+            for app in apps.all() {
+                usages.entry(app.id.clone()).or_default();
+            }
+            usages
+        });
+        self.apps.store(Arc::new(apps.sharing(&self.apps())));
+        for outlet in &self.outlets {
+            outlet.post(Letter::AppsChanged);
+        }
     }
 
     /// The figures.
@@ -153,9 +205,9 @@ impl Node {
             return Err(CloseReason::ShuttingDown);
         }
         // Counted first and judged then, so that two at once cannot both take the last place.
-        let quota = self.quotas.get(&app.id).cloned().unwrap_or_default();
-        let permit = Permit { quota, open: self.open.clone() };
-        let of_app = permit.quota.fetch_add(1, Ordering::Relaxed);
+        let usage = self.usages.load().get(&app.id).cloned().unwrap_or_default();
+        let permit = Permit { usage, open: self.open.clone() };
+        let of_app = permit.usage.open.fetch_add(1, Ordering::Relaxed);
         let of_node = permit.open.fetch_add(1, Ordering::Relaxed);
         let full = |count: usize, max: usize| max > 0 && count >= max;
         match () {
@@ -170,8 +222,19 @@ impl Node {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// The node is about to stop, and says so to whoever asks whether it is ready.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node is about to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// Refuses new connections from now on and has every worker close those it has.
     pub fn drain(&self) {
+        self.leave();
         self.draining.store(true, Ordering::Relaxed);
         for outlet in &self.outlets {
             outlet.post(Letter::Drain);
@@ -220,6 +283,21 @@ impl Node {
         self.apply(&new.app.id, new.channel, |hub, effects| hub.publish(new, effects))
     }
 
+    /// See [`Hub::report`].
+    pub fn report(&self, app: &App, channel: &ChannelName, fact: Fact) {
+        self.apply(&app.id, channel, |hub, effects| hub.report(app, channel, fact, effects));
+    }
+
+    /// See [`Hub::leavers`].
+    pub fn leavers(&self) -> Vec<Leavers> {
+        self.hubs.iter().flat_map(|hub| hold(hub).hub.leavers().collect::<Vec<_>>()).collect()
+    }
+
+    /// See [`Hub::restore`].
+    pub fn restore(&self, app: &App, leavers: &Leavers, now: Instant) {
+        self.apply(&app.id, &leavers.channel, |hub, _| hub.restore(app, leavers, now));
+    }
+
     /// See [`Hub::terminate`].
     pub fn terminate(&self, app: &App, user: &ChannelName) {
         let body = Body::Disconnect(CloseReason::Terminated);
@@ -249,9 +327,10 @@ impl Node {
 
     /// Does what is due in every hub. To be called a few times a second.
     pub fn settle(&self, now: Instant) {
+        let apps = self.apps();
         for hub in &self.hubs {
             self.run(&mut hold(hub), |hub, effects| {
-                hub.settle(now, |id| self.apps.by_id(id).map(|app| &**app), effects);
+                hub.settle(now, |id| apps.by_id(id).map(|app| &**app), effects);
             });
         }
     }
@@ -260,6 +339,7 @@ impl Node {
     pub fn page(&self) -> Vec<u8> {
         let metrics = &self.metrics;
         // Counted here and set once, since two may ask for the page at the same time.
+        let usages = self.usages.load();
         let mut counts: HashMap<&str, (i64, i64)> = HashMap::new();
         for hub in &self.hubs {
             let shard = hold(hub);
@@ -267,15 +347,15 @@ impl Node {
                 if subscriptions == 0 || channel.kind().is_user() {
                     continue;
                 }
-                let Some((app, _)) = self.quotas.get_key_value(app) else { continue };
+                let Some((app, _)) = usages.get_key_value(app) else { continue };
                 let (channels, all) = counts.entry(app).or_default();
                 *channels += 1;
                 *all += i64::try_from(subscriptions).unwrap_or(i64::MAX);
             }
         }
-        for (app, quota) in &self.quotas {
+        for (app, usage) in &**usages {
             let (channels, subscriptions) = counts.get(&**app).copied().unwrap_or_default();
-            let connections = i64::try_from(quota.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            let connections = i64::try_from(usage.open.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
             metrics.connections.with_label_values(&[&**app]).set(connections);
             metrics.channels.with_label_values(&[&**app]).set(channels);
             metrics.subscriptions.with_label_values(&[&**app]).set(subscriptions);
@@ -304,8 +384,7 @@ impl Node {
                         outlet.post(Letter::Deliver(delivery));
                     }
                 }
-                // For webhooks, which will be an outlet like the workers. Nobody else wants to know.
-                Effect::Occurred(_) => {}
+                Effect::Occurred(occurrence) => self.occurrences.post(occurrence),
             }
         }
         answer
@@ -318,38 +397,43 @@ fn hold<T>(lock: &Lock<T>) -> std::sync::MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn mailbox() -> (Outlet, Mailbox) {
+fn mailbox<L>() -> (Outlet<L>, Mailbox<L>) {
     let (sender, receiver) = unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     (Outlet { letters: sender, waiting: waiting.clone() }, Mailbox { letters: receiver, waiting })
 }
 
-impl Outlet {
-    fn post(&self, letter: Letter) {
+impl<L: Weighed> Outlet<L> {
+    fn post(&self, letter: L) {
         self.waiting.fetch_add(letter.weight(), Ordering::Relaxed);
         if let Err(unsent) = self.letters.send(letter) {
-            // A worker that is gone has no listeners left, and nothing waits for it.
+            // Whoever is gone has nothing left to do, and nothing waits for it.
             self.waiting.fetch_sub(unsent.0.weight(), Ordering::Relaxed);
         }
     }
 }
 
-impl Letter {
-    /// Roughly what it costs to keep, in bytes.
+impl Weighed for Letter {
     fn weight(&self) -> usize {
         size_of::<Self>()
             + match self {
                 Self::Deliver(delivery) => delivery.body.weight(),
-                Self::Drain => 0,
+                Self::AppsChanged | Self::Drain => 0,
             }
     }
 }
 
-impl Mailbox {
+impl Weighed for Occurrence {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.fact.weight()
+    }
+}
+
+impl<L: Weighed> Mailbox<L> {
     /// Waits for letters and takes all there are, up to `max`. False when none will come any more.
-    pub async fn take(&mut self, letters: &mut Vec<Letter>, max: usize) -> bool {
+    pub async fn take(&mut self, letters: &mut Vec<L>, max: usize) -> bool {
         let taken = self.letters.recv_many(letters, max).await;
-        let weight = letters.iter().map(Letter::weight).sum();
+        let weight = letters.iter().map(L::weight).sum();
         self.waiting.fetch_sub(weight, Ordering::Relaxed);
         taken > 0
     }

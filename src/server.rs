@@ -78,7 +78,7 @@ async fn serve(config: Config, ready: impl FnOnce(Listening)) -> Result<(), Serv
         clients: listener.local_addr()?,
         metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
     };
-    let apps = Apps::new(config.apps.clone())?;
+    let apps = Apps::new(config.apps.iter().cloned())?;
     let shutdown_timeout = Duration::from_secs(config.server.shutdown_timeout_s);
     let node = Node::new(config, apps);
     let server = start(&node, listener, metrics)?;

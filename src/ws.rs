@@ -126,7 +126,7 @@ fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit), Close
     let node = worker.node();
     let key = app_key(request.path()).ok_or(CloseReason::UnknownPath)?;
     check_version(request.uri().query().unwrap_or_default())?;
-    let app = node.apps().by_key(&key).ok_or(CloseReason::UnknownApp)?;
+    let app = node.apps().by_key(&key).cloned().ok_or(CloseReason::UnknownApp)?;
     let headers = request.headers();
     if app.tls_only && text(headers, header::X_FORWARDED_PROTO) != Some("https") {
         return Err(CloseReason::TlsOnly);
@@ -137,7 +137,8 @@ fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit), Close
     if !app.allows_origin(text(headers, header::ORIGIN)) {
         return Err(CloseReason::OriginNotAllowed);
     }
-    Ok((app.clone(), node.admit(app)?))
+    let permit = node.admit(&app)?;
+    Ok((app, permit))
 }
 
 /// The key of `{any prefix}/app/{key}`.

@@ -94,7 +94,7 @@ async fn answer(request: &Request, payload: Payload, node: &Node) -> Result<Answ
         body: &body,
     };
     let tolerance_s = node.config().api.timestamp_tolerance_s;
-    let signed = Signed::check(unchecked, &route, node.apps(), tolerance_s, SystemTime::now())?;
+    let signed = Signed::check(unchecked, &route, &node.apps(), tolerance_s, SystemTime::now())?;
     if node.config().api.extraneous_parameters == ExtraneousParameters::Refuse {
         check_extraneous(&signed, &route.resource)?;
     }

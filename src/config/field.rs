@@ -1,10 +1,12 @@
 //! The types a setting can have: how each is read, checked and shown.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
-use crate::app::{AppId, KeyPair};
+use crate::app::{AppId, KeyPair, Webhook, WebhookEvent};
+use crate::config::Masked;
 use crate::protocol::Secret;
 
 /// A value on its way into a setting.
@@ -89,6 +91,28 @@ macro_rules! whole_numbers {
 
 whole_numbers!(u32, u64, usize);
 
+impl Field for String {
+    fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
+        *self = input.text().ok_or("a text in quotes")?.to_owned();
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        quoted(self)
+    }
+}
+
+impl Field for Masked {
+    fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
+        *self = Self::new(input.text().ok_or("a text in quotes")?);
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        quoted(if self.expose().is_empty() { "" } else { "********" })
+    }
+}
+
 impl Field for AppId {
     fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
         let id = input.text().filter(|id| !id.is_empty() && !id.contains('/'));
@@ -129,24 +153,134 @@ impl Field for Option<SocketAddr> {
     }
 }
 
+/// The items of a list of texts: an array in the file, separated by commas elsewhere.
+fn texts<T>(input: Input<'_>, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    match input {
+        Input::Toml(value) => {
+            value.as_array()?.iter().map(|item| item.get_ref().as_str().and_then(&read)).collect()
+        }
+        Input::Text(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(read).collect()
+        }
+    }
+}
+
+fn show_all<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
+    format!("[{}]", items.iter().map(|item| quoted(&show(item))).collect::<Vec<_>>().join(", "))
+}
+
 impl Field for Vec<String> {
     fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
-        let texts = match input {
-            Input::Toml(value) => value.as_array().and_then(|items| {
-                items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
-            }),
-            Input::Text(text) => Some(
-                text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect(),
-            ),
-        };
-        *self = texts.ok_or("a list of texts, as in [\"https://a.example\"]")?;
+        let items = texts(input, |item| Some(item.to_owned()));
+        *self = items.ok_or("a list of texts, as in [\"https://a.example\"]")?;
         Ok(())
     }
 
     fn show(&self) -> String {
-        let items: Vec<String> = self.iter().map(|item| quoted(item)).collect();
-        format!("[{}]", items.join(", "))
+        show_all(self, Clone::clone)
     }
+}
+
+impl Field for Vec<IpNet> {
+    fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
+        let network = |item: &str| item.parse().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));
+        *self = texts(input, network).ok_or("a list of networks, as in [\"10.0.0.0/8\", \"fd00::/8\"]")?;
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        show_all(self, IpNet::to_string)
+    }
+}
+
+impl Field for Vec<WebhookEvent> {
+    fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
+        let expected = || {
+            let names: Vec<String> = WebhookEvent::ALL.map(|event| quoted(event.as_str())).into();
+            format!("a list of some of {}", names.join(" "))
+        };
+        *self = texts(input, WebhookEvent::parse).ok_or_else(expected)?;
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        show_all(self, |event| event.as_str().to_owned())
+    }
+}
+
+/// Headers of a webhook. Their values may be credentials, so they are not shown.
+impl Field for Vec<(String, String)> {
+    fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
+        let headers: Option<Self> = match input {
+            Input::Toml(value) => value.as_table().and_then(|table| {
+                let header = |(name, value): (&str, &DeValue<'_>)| header(name, value.as_str()?);
+                table.iter().map(|(name, value)| header((name.get_ref(), value.get_ref()))).collect()
+            }),
+            Input::Text(_) => None,
+        };
+        *self = headers.ok_or(
+            "a table of headers other than Content-Type, Content-Length, Host and X-Pusher-…, as in { Authorization = \"Bearer …\" }",
+        )?;
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        let header = |(name, _): &(String, String)| format!("{} = \"********\"", quoted(name));
+        format!("{{ {} }}", self.iter().map(header).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// A header that may be sent along with a webhook: one that takes no other's place.
+fn header(name: &str, value: &str) -> Option<(String, String)> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let lower = name.to_ascii_lowercase();
+    let ours = ["content-type", "content-length", "host", "connection", "transfer-encoding"];
+    let free =
+        !ours.contains(&&*lower) && !lower.starts_with("x-pusher-") && !lower.starts_with("x-fanfare-");
+    let sound = !name.is_empty() && name.bytes().all(token) && !value.chars().any(char::is_control);
+    (free && sound).then(|| (name.to_owned(), value.to_owned()))
+}
+
+/// Receivers of webhooks. The file describes each in a block of its own, see `load`; elsewhere their URLs do.
+impl Field for Vec<Webhook> {
+    fn read(&mut self, input: Input<'_>) -> Result<(), Expected> {
+        let webhook =
+            |url: &str| is_webhook_url(url).then(|| Webhook { url: url.to_owned(), ..Webhook::default() });
+        *self =
+            texts(input, webhook).ok_or("a block [[apps.webhooks]] for each receiver, or a list of URLs")?;
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        let webhook = |webhook: &Webhook| {
+            format!(
+                "{{ url = {}, events = {}, channel_prefixes = {}, headers = {} }}",
+                quoted(&without_credentials(&webhook.url)),
+                webhook.events.show(),
+                webhook.channel_prefixes.show(),
+                webhook.headers.show()
+            )
+        };
+        format!("[{}]", self.iter().map(webhook).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Whether webhooks can be posted there.
+pub(super) fn is_webhook_url(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// What stands before the host, and the query, may be a secret.
+fn without_credentials(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else { return "********".to_owned() };
+    if url.password().is_some() || !url.username().is_empty() {
+        let _ = url.set_username("********");
+        let _ = url.set_password(None);
+    }
+    if url.query().is_some() {
+        url.set_query(Some("********"));
+    }
+    url.into()
 }
 
 impl Field for Vec<KeyPair> {
@@ -254,5 +388,27 @@ words! {
         Refuse = "refuse",
         /// Leave them be.
         Ignore = "ignore",
+    }
+}
+
+words! {
+    /// The oldest version of TLS that is spoken.
+    TlsVersion {
+        /// RFC 5246, and newer.
+        #[default]
+        Tls12 = "1.2",
+        /// RFC 8446.
+        Tls13 = "1.3",
+    }
+}
+
+words! {
+    /// Whose table holds the apps.
+    StoreSchema {
+        /// Fanfare's own, which it makes and brings up to date itself.
+        #[default]
+        Fanfare = "fanfare",
+        /// soketi's, which is only read.
+        Soketi = "soketi",
     }
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
-use crate::app::{App, Apps};
+use crate::app::{App, Apps, Webhook};
 use crate::config::Config;
-use crate::config::field::{Input, pair_from};
-use crate::config::settings::{APP_SETTINGS, SETTINGS, Setting};
+use crate::config::field::{Input, is_webhook_url, pair_from};
+use crate::config::settings::{APP_SETTINGS, SETTINGS, Setting, WEBHOOK_SETTINGS};
 
 /// Where values come from, weakest first.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,20 @@ impl fmt::Display for ConfigError {
 }
 
 /// The blocks of the file.
-const SECTIONS: &[&str] = &["server", "connection", "api", "metrics", "log", "apps"];
+const SECTIONS: &[&str] = &[
+    "server",
+    "connection",
+    "api",
+    "tls",
+    "drain",
+    "webhooks",
+    "store",
+    "metrics",
+    "health",
+    "admin",
+    "log",
+    "apps",
+];
 
 /// More than 30 years: a time is always later than now, never beyond the clock.
 const SECONDS_MAX: u64 = 1_000_000_000;
@@ -151,6 +164,23 @@ impl Loading {
         let number = self.config.apps.len();
         for (key, value) in table {
             let place = place_at(key.span().start);
+            if key.get_ref() == "webhooks"
+                && let DeValue::Array(blocks) = value.get_ref()
+            {
+                for (at, block) in blocks.iter().enumerate() {
+                    let DeValue::Table(table) = block.get_ref() else {
+                        self.problem(
+                            &place,
+                            "a receiver of webhooks is a block of settings: [[apps.webhooks]]",
+                        );
+                        continue;
+                    };
+                    let prefix = format!("apps[{number}].webhooks[{at}].");
+                    let webhook = self.webhook(&place_at(block.span().start), &prefix, table, &place_at);
+                    app.webhooks.push(webhook);
+                }
+                continue;
+            }
             self.set_in(
                 APP_SETTINGS,
                 &mut app,
@@ -170,6 +200,28 @@ impl Loading {
             );
         }
         self.config.apps.push(app);
+    }
+
+    fn webhook(
+        &mut self,
+        place: &str,
+        prefix: &str,
+        table: &DeTable<'_>,
+        place_at: &impl Fn(usize) -> String,
+    ) -> Webhook {
+        let mut webhook = Webhook::default();
+        for (key, value) in table {
+            let place = place_at(key.span().start);
+            let value = Input::Toml(value.get_ref());
+            self.set_in(WEBHOOK_SETTINGS, &mut webhook, &place, prefix, key.get_ref(), value);
+        }
+        if !is_webhook_url(&webhook.url) {
+            self.problem(
+                place,
+                "the webhook has no usable url: give it one, as in url = \"https://app.example/hook\"",
+            );
+        }
+        webhook
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
@@ -293,10 +345,47 @@ impl Loading {
                 ),
             );
         }
+        self.check_combinations();
         if !self.problems.is_empty() {
             return Err(ConfigError { problems: self.problems });
         }
         Ok(Loaded { config: self.config, warnings: self.warnings, origins: self.origins })
+    }
+}
+
+impl Loading {
+    /// What only two settings together make wrong.
+    fn check_combinations(&mut self) {
+        let mut wrong = |key: &str, message: &str| {
+            let place = self.origins.get(key).map_or(key, |origin| origin).to_owned();
+            self.problems.push(Problem { place, message: format!("{key}: {message}") });
+        };
+        let (tls, server) = (&self.config.tls, &self.config.server);
+        if tls.certificate.is_empty() != tls.key.is_empty() {
+            wrong("tls.certificate", "tls.certificate and tls.key belong together: set both or none");
+        }
+        if server.plain_bind.is_some() && tls.certificate.is_empty() {
+            wrong(
+                "server.plain_bind",
+                "it is for plain connections beside TLS: set tls.certificate and tls.key, or use server.bind",
+            );
+        }
+        if server.proxy_protocol && server.trusted_proxies.is_empty() {
+            wrong(
+                "server.proxy_protocol",
+                "nobody is trusted to send it: name the proxies in server.trusted_proxies",
+            );
+        }
+        let token = self.config.admin.token.expose().len();
+        if (1..16).contains(&token) {
+            wrong(
+                "admin.token",
+                "too easy to guess: expected at least 16 characters, as from openssl rand -hex 16",
+            );
+        }
+        if self.config.webhooks.batch_wait_ms > 1000 {
+            wrong("webhooks.batch_wait_ms", "expected at most 1000: receivers wait for a second at most");
+        }
     }
 }
 

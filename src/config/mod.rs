@@ -9,12 +9,15 @@ mod field;
 mod load;
 mod settings;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
 
 use crate::app::{App, AppId, KeyPair};
 use crate::protocol::Secret;
 
-pub use field::{ExtraneousParameters, LogFormat, LogLevel};
+pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion};
 pub use load::{ConfigError, Layers, Loaded, Problem};
 pub use settings::default_toml;
 
@@ -27,12 +30,46 @@ pub struct Config {
     pub connection: Connections,
     /// The HTTP API.
     pub api: Api,
+    /// TLS on the client port.
+    pub tls: Tls,
+    /// How the server stops.
+    pub drain: Drain,
+    /// Delivery of webhooks.
+    pub webhooks: Webhooks,
+    /// Apps in a database.
+    pub store: Store,
     /// The metrics page.
     pub metrics: Metrics,
+    /// When the node counts as ready.
+    pub health: Health,
+    /// The admin API.
+    pub admin: Admin,
     /// Logging.
     pub log: Log,
     /// The apps; the demo app if none is configured.
     pub apps: Vec<App>,
+}
+
+/// A text that shows itself to nobody who only looks: a URL with a password, a token.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Masked(String);
+
+impl Masked {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for its one use.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Masked(…)")
+    }
 }
 
 /// `[server]`
@@ -40,10 +77,24 @@ pub struct Config {
 pub struct Server {
     /// Address and port for clients and the HTTP API.
     pub bind: SocketAddr,
+    /// With TLS: another one, without it.
+    pub plain_bind: Option<SocketAddr>,
     /// Worker threads; 0 is one per core.
     pub workers: usize,
     /// Most WebSocket connections of this node; 0 is no limit but the file limit.
     pub connections_max: usize,
+    /// Most WebSocket connections from one address; 0 is no limit.
+    pub address_connections_max: usize,
+    /// WebSocket handshakes of one address per second; 0 is no limit.
+    pub address_handshakes_per_s: u32,
+    /// Networks of proxies that say truly for whom they connect.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Trusted proxies begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Answer soketi's `/`, `/ready`, `/accept-traffic` and `/usage` on the client port.
+    pub soketi_endpoints: bool,
+    /// Take changes of the configuration file as soon as they are written.
+    pub watch_config: bool,
     /// Connections the kernel holds before they are accepted.
     pub backlog: u32,
     /// Seconds for a request's head to arrive.
@@ -92,11 +143,97 @@ pub struct Api {
     pub extraneous_parameters: ExtraneousParameters,
 }
 
+/// `[tls]`
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// File with the certificate chain, PEM; empty is no TLS.
+    pub certificate: String,
+    /// File with the private key, PEM.
+    pub key: String,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// `[drain]`
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// Seconds to go on accepting after readiness is off.
+    pub delay_s: u64,
+    /// Seconds over which connections are closed.
+    pub spread_s: u64,
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug)]
+pub struct Webhooks {
+    /// Seconds a leave waits for a return that makes it nothing.
+    pub debounce_s: u64,
+    /// Seconds for a receiver to answer.
+    pub timeout_s: u64,
+    /// Seconds in which a delivery is tried again.
+    pub retry_s: u64,
+    /// Requests to one receiver at a time.
+    pub concurrency: usize,
+    /// Milliseconds that events of an app with batching wait for others.
+    pub batch_wait_ms: u64,
+    /// Most events of one request.
+    pub batch_events_max: usize,
+    /// Bytes of deliveries that may wait.
+    pub queue_bytes_max: usize,
+    /// Undelivered ones that are kept to be replayed.
+    pub dead_letters_max: usize,
+    /// Private networks that may be posted to.
+    pub allowed_networks: Vec<IpNet>,
+    /// Where to keep, over a restart, what was not delivered and who was there; empty is nowhere.
+    pub state_file: String,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Where the apps are: `sqlite:`, `postgres:` or `mysql:`; empty is the configuration alone.
+    pub url: Masked,
+    /// Whose table it is.
+    pub schema: StoreSchema,
+    /// Name of the table.
+    pub table: String,
+    /// Seconds after which a known app is read again.
+    pub cache_ttl_s: u64,
+    /// Seconds for which an unknown app is taken to be unknown still.
+    pub unknown_ttl_s: u64,
+    /// Connections to the database.
+    pub connections_max: u32,
+    /// Seconds for the database to answer.
+    pub timeout_s: u64,
+}
+
 /// `[metrics]`
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Address and port of the Prometheus page; none switches it off.
     pub bind: Option<SocketAddr>,
+    /// Add soketi's names.
+    pub soketi_names: bool,
+    /// Most apps with a label of their own.
+    pub apps_max: usize,
+}
+
+/// `[health]`
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Per cent of the limit of open files above which the node is not ready; 0 is no gate.
+    pub open_files_percent_max: u64,
+    /// Per cent of the memory limit above which the node is not ready; 0 is no gate.
+    pub memory_percent_max: u64,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port of the admin API; none switches it off.
+    pub bind: Option<SocketAddr>,
+    /// Who has it may do everything; empty switches the admin API off.
+    pub token: Masked,
 }
 
 /// `[log]`
@@ -121,8 +258,15 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             bind: loopback(6001),
+            plain_bind: None,
             workers: 0,
             connections_max: 0,
+            address_connections_max: 0,
+            address_handshakes_per_s: 0,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            soketi_endpoints: false,
+            watch_config: true,
             backlog: 4096,
             head_timeout_s: 10,
             shutdown_timeout_s: 5,
@@ -159,9 +303,58 @@ impl Default for Api {
     }
 }
 
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay_s: 0, spread_s: 10 }
+    }
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self {
+            debounce_s: 3,
+            timeout_s: 10,
+            retry_s: 300,
+            concurrency: 8,
+            batch_wait_ms: 200,
+            batch_events_max: 50,
+            queue_bytes_max: 64 * 1024 * 1024,
+            dead_letters_max: 1000,
+            allowed_networks: Vec::new(),
+            state_file: String::new(),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: Masked::default(),
+            schema: StoreSchema::Fanfare,
+            table: "apps".to_owned(),
+            cache_ttl_s: 60,
+            unknown_ttl_s: 10,
+            connections_max: 10,
+            timeout_s: 5,
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        Self { bind: Some(loopback(9601)) }
+        Self { bind: Some(loopback(9601)), soketi_names: false, apps_max: 100 }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { open_files_percent_max: 95, memory_percent_max: 95 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { bind: Some(loopback(9602)), token: Masked::default() }
     }
 }
 

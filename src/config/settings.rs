@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::app::App;
+use crate::app::{App, Webhook};
 use crate::config::field::Field;
 use crate::config::{Config, DEMO_SECRET};
 
@@ -31,11 +31,46 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         |c| &mut c.server.bind,
         "Address and port for clients and the HTTP API. Port 0 takes a free one.\nThe default is reachable from this machine alone.",
     ),
+    row(
+        "server.plain_bind",
+        |c| &mut c.server.plain_bind,
+        "With [tls]: address and port where clients and the API are served without it. \"\" is nowhere.",
+    ),
     row("server.workers", |c| &mut c.server.workers, "Worker threads. 0 is one per core."),
     row(
         "server.connections_max",
         |c| &mut c.server.connections_max,
         "Most WebSocket connections of this node; further ones are refused with 4100.\n0 is no limit but the system's limit of open files.",
+    ),
+    row(
+        "server.address_connections_max",
+        |c| &mut c.server.address_connections_max,
+        "Most WebSocket connections from one address (of IPv6, one /64); further ones are refused with 4100.\n0 is no limit: offices and phone networks share addresses.",
+    ),
+    row(
+        "server.address_handshakes_per_s",
+        |c| &mut c.server.address_handshakes_per_s,
+        "WebSocket handshakes of one address per second, and at once; further ones are refused with 4100.\n0 is no limit.",
+    ),
+    row(
+        "server.trusted_proxies",
+        |c| &mut c.server.trusted_proxies,
+        "Networks of proxies that are believed for whom they connect (X-Forwarded-For, X-Forwarded-Proto, PROXY\nprotocol), as in [\"10.0.0.0/8\"]. What others say of that is ignored.",
+    ),
+    row(
+        "server.proxy_protocol",
+        |c| &mut c.server.proxy_protocol,
+        "Every connection of a trusted proxy begins with a header of the PROXY protocol, version 1 or 2.",
+    ),
+    row(
+        "server.soketi_endpoints",
+        |c| &mut c.server.soketi_endpoints,
+        "Answer soketi's /, /ready, /accept-traffic and /usage on the client port, for probes made for it.",
+    ),
+    row(
+        "server.watch_config",
+        |c| &mut c.server.watch_config,
+        "Take changes of the configuration file and of certificates as soon as they are written, not on SIGHUP alone.",
     ),
     at_least(
         1,
@@ -166,9 +201,143 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         "Query parameters that an endpoint does not know: \"refuse\" them with 400, as Pusher does, or \"ignore\" them.",
     ),
     row(
+        "tls.certificate",
+        |c| &mut c.tls.certificate,
+        "File with the certificate and its chain, PEM. \"\" is no TLS: a proxy speaks it.",
+    ),
+    row("tls.key", |c| &mut c.tls.key, "File with the certificate's private key, PEM."),
+    row(
+        "tls.min_version",
+        |c| &mut c.tls.min_version,
+        "The oldest version that is spoken, \"1.2\" or \"1.3\".",
+    ),
+    row(
+        "drain.delay_s",
+        |c| &mut c.drain.delay_s,
+        "Seconds to go on accepting connections on SIGTERM, once readiness is off: as long as a load balancer takes to\nnotice.",
+    ),
+    row(
+        "drain.spread_s",
+        |c| &mut c.drain.spread_s,
+        "Seconds over which connections are then closed, so that their clients do not all come back at once. Fewer\nthan 100 connections for each second take less. SIGINT and a second SIGTERM close them at once.",
+    ),
+    row(
+        "webhooks.debounce_s",
+        |c| &mut c.webhooks.debounce_s,
+        "Seconds that channel_vacated and member_removed wait: who is back by then has never been away. Pusher's value.",
+    ),
+    at_least(
+        1,
+        row("webhooks.timeout_s", |c| &mut c.webhooks.timeout_s, "Seconds for a receiver to answer."),
+    ),
+    row(
+        "webhooks.retry_s",
+        |c| &mut c.webhooks.retry_s,
+        "Seconds in which a delivery that failed is tried again, with growing pauses. Pusher's value; receivers refuse\nolder ones.",
+    ),
+    at_least(
+        1,
+        row(
+            "webhooks.concurrency",
+            |c| &mut c.webhooks.concurrency,
+            "Requests to one receiver at a time. Those of one channel never overlap.",
+        ),
+    ),
+    row(
+        "webhooks.batch_wait_ms",
+        |c| &mut c.webhooks.batch_wait_ms,
+        "Milliseconds that events of an app with webhook_batching wait for others to travel with.",
+    ),
+    at_least(
+        1,
+        row("webhooks.batch_events_max", |c| &mut c.webhooks.batch_events_max, "Most events of one request."),
+    ),
+    at_least(
+        65_536,
+        row(
+            "webhooks.queue_bytes_max",
+            |c| &mut c.webhooks.queue_bytes_max,
+            "Bytes of webhooks that may wait to be delivered; above it new ones are dropped and counted.",
+        ),
+    ),
+    row(
+        "webhooks.dead_letters_max",
+        |c| &mut c.webhooks.dead_letters_max,
+        "Undelivered requests that are kept, newest first, to be replayed: fanfare webhooks list | replay.",
+    ),
+    row(
+        "webhooks.allowed_networks",
+        |c| &mut c.webhooks.allowed_networks,
+        "Private networks that receivers may be in, as in [\"10.1.0.0/16\"]. All others that are not public are refused\nwhen connecting: an app's settings must not reach into your network.",
+    ),
+    row(
+        "webhooks.state_file",
+        |c| &mut c.webhooks.state_file,
+        "File that carries over a restart what was not delivered yet, dead letters, and who was there: clients that are\nback in time cause no webhook. \"\" is none: what waits is lost then, and leaves are told when stopping.",
+    ),
+    row(
+        "store.url",
+        |c| &mut c.store.url,
+        "Database that holds apps beside those of this file: \"sqlite:apps.db\", \"postgres://user:password@host/db\" or\n\"mysql://user:password@host/db\". \"\" is none.",
+    ),
+    row(
+        "store.schema",
+        |c| &mut c.store.schema,
+        "\"fanfare\": a table that fanfare makes and brings up to date. \"soketi\": soketi's table, which is only read.",
+    ),
+    row("store.table", |c| &mut c.store.table, "Name of the table."),
+    at_least(
+        1,
+        row(
+            "store.cache_ttl_s",
+            |c| &mut c.store.cache_ttl_s,
+            "Seconds after which an app is read again: that is how long a change takes. While the database is away, known\napps go on.",
+        ),
+    ),
+    row(
+        "store.unknown_ttl_s",
+        |c| &mut c.store.unknown_ttl_s,
+        "Seconds for which an unknown key stays unknown without asking again.",
+    ),
+    at_least(
+        1,
+        row("store.connections_max", |c| &mut c.store.connections_max, "Connections to the database."),
+    ),
+    at_least(1, row("store.timeout_s", |c| &mut c.store.timeout_s, "Seconds for the database to answer.")),
+    row(
         "metrics.bind",
         |c| &mut c.metrics.bind,
-        "Address and port of the Prometheus page, /metrics. Not for the public. \"\" switches it off.",
+        "Address and port of the Prometheus page, /metrics, and of /live and /ready. Not for the public.\n\"\" switches it off.",
+    ),
+    row(
+        "metrics.soketi_names",
+        |c| &mut c.metrics.soketi_names,
+        "Add the metrics under soketi's names, so that dashboards made for it go on.",
+    ),
+    row(
+        "metrics.apps_max",
+        |c| &mut c.metrics.apps_max,
+        "Most apps with a label of their own; the others are counted together as \"other\".",
+    ),
+    row(
+        "health.open_files_percent_max",
+        |c| &mut c.health.open_files_percent_max,
+        "/ready turns to 503 above so many per cent of the limit of open files. 0 is no gate.",
+    ),
+    row(
+        "health.memory_percent_max",
+        |c| &mut c.health.memory_percent_max,
+        "/ready turns to 503 above so many per cent of the memory limit (of the control group, or the machine's memory).\n0 is no gate.",
+    ),
+    row(
+        "admin.bind",
+        |c| &mut c.admin.bind,
+        "Address and port of the admin API. Not for the public. \"\" switches it off.",
+    ),
+    row(
+        "admin.token",
+        |c| &mut c.admin.token,
+        "Who sends it as a bearer token may do everything there. \"\" switches the admin API off.\nAt least 16 characters: openssl rand -hex 16.",
     ),
     row(
         "log.level",
@@ -262,6 +431,48 @@ pub(super) const APP_SETTINGS: &[Setting<App>] = &[
         |a| &mut a.watchlist_users_max,
         "Most users on one watchlist; the rest is cut off with 4302.",
     ),
+    row(
+        "requests_per_s",
+        |a| &mut a.requests_per_s,
+        "API calls per second, and at once; further ones are answered with 429. 0 is no limit.",
+    ),
+    row(
+        "publishes_per_s",
+        |a| &mut a.publishes_per_s,
+        "Events published through the API per second, counted for each channel; above it calls are answered with 429.\n0 is no limit.",
+    ),
+    row(
+        "all_client_events_per_s",
+        |a| &mut a.all_client_events_per_s,
+        "Client events of all connections per second; further ones are refused with 4301. 0 is no limit.",
+    ),
+    row(
+        "subscriptions_max",
+        |a| &mut a.subscriptions_max,
+        "Most subscriptions of one connection; further ones are refused. 0 is no limit.",
+    ),
+    row(
+        "channels_max",
+        |a| &mut a.channels_max,
+        "Most channels with subscribers at a time; subscriptions to further ones are refused. 0 is no limit.",
+    ),
+    row(
+        "webhook_batching",
+        |a| &mut a.webhook_batching,
+        "Webhooks for one receiver travel together, as far as they come shortly after each other.",
+    ),
+    row(
+        "webhooks",
+        |a| &mut a.webhooks,
+        "Receivers of webhooks. Instead of this line write a block for each:\n  [[apps.webhooks]]\n  url = \"https://app.example/pusher/webhook\"\n  events = [\"channel_occupied\", \"member_added\"]    # all if left out\n  channel_prefixes = [\"presence-\"]                 # all channels if left out\n  headers = { Authorization = \"Bearer …\" }        # sent along",
+    ),
+];
+
+pub(super) const WEBHOOK_SETTINGS: &[Setting<Webhook>] = &[
+    row("url", |w| &mut w.url, "Where to post."),
+    row("events", |w| &mut w.events, "What to tell; empty is everything."),
+    row("channel_prefixes", |w| &mut w.channel_prefixes, "Beginnings of channel names; empty is all."),
+    row("headers", |w| &mut w.headers, "Headers to send along."),
 ];
 
 /// The whole default configuration as a commented file, the demo app included.

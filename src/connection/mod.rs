@@ -121,6 +121,11 @@ impl Connection {
         &self.app
     }
 
+    /// The app's settings have changed.
+    pub fn follow(&mut self, app: Arc<App>) {
+        self.app = app;
+    }
+
     /// The client's name.
     pub fn socket_id(&self) -> SocketId {
         self.socket_id

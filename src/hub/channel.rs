@@ -1,9 +1,10 @@
 //! The state of one channel.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::hub::effect::{Position, WorkerId};
+use crate::hub::effect::{Fact, Position, WorkerId};
 use crate::protocol::{CachedEvent, ChannelName, Roster};
 
 /// One cache miss is reported for all that happen within this time.
@@ -28,6 +29,8 @@ pub(super) struct Channel {
     pub(super) roster: Option<Arc<Roster>>,
     pub(super) cache: Option<Box<Cache>>,
     pub(super) count: Option<Box<CountPause>>,
+    /// Who has gone and may still be back, before webhooks tell.
+    pub(super) leaving: Option<Box<Leaving>>,
     /// When the hub will look after this channel by itself.
     pub(super) due: Option<Instant>,
 }
@@ -42,6 +45,7 @@ impl Channel {
             roster: None,
             cache: None,
             count: None,
+            leaving: None,
             due: None,
         }
     }
@@ -54,7 +58,10 @@ impl Channel {
 
     /// Nothing is left to keep.
     pub(super) fn is_over(&self) -> bool {
-        self.subscribers.is_empty() && self.watchers.is_empty() && self.cache.is_none()
+        self.subscribers.is_empty()
+            && self.watchers.is_empty()
+            && self.cache.is_none()
+            && self.leaving.is_none()
     }
 
     /// It is over, or something in it will be. Most channels have nothing of the kind.
@@ -66,7 +73,8 @@ impl Channel {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let cache = self.cache.as_ref().and_then(|cache| cache.deadline());
         let count = self.count.as_ref().filter(|count| count.changed).map(|count| count.told + COUNT_PAUSE);
-        cache.into_iter().chain(count).min()
+        let leaving = self.leaving.as_ref().and_then(|leaving| leaving.next);
+        cache.into_iter().chain(count).chain(leaving).min()
     }
 
     /// Lets go of what has ended. Some is the count that is now to be told.
@@ -114,6 +122,74 @@ impl Channel {
     /// Keeps an event for later subscribers.
     pub(super) fn keep(&mut self, event: CachedEvent, until: Instant) {
         self.cache = Some(Box::new(Cache { event: Some((event, until)), missed: None }));
+    }
+}
+
+/// Leaves that webhooks will tell, unless whoever left is back before their time.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Leaving {
+    /// When the channel counts as vacated.
+    pub(super) vacated: Option<Instant>,
+    /// When each user counts as removed.
+    members: HashMap<Box<str>, Instant>,
+    /// When the first of all is due, or was before it came back.
+    next: Option<Instant>,
+}
+
+impl Leaving {
+    /// Users have gone, or the channel's last subscription has.
+    pub(super) fn add(&mut self, users: impl IntoIterator<Item = Box<str>>, vacated: bool, until: Instant) {
+        self.members.extend(users.into_iter().map(|id| (id, until)));
+        if vacated {
+            self.vacated = Some(until);
+        }
+        self.next.get_or_insert(until);
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &Box<str>> {
+        self.members.keys()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.vacated.is_none() && self.members.is_empty()
+    }
+
+    /// Takes out the leaves whose time has come, in the order of their times, the channel's own last.
+    fn settle(&mut self, now: Instant) -> Vec<Fact> {
+        let mut gone: Vec<(Instant, Box<str>)> =
+            self.members.extract_if(|_, until| *until <= now).map(|(id, until)| (until, id)).collect();
+        gone.sort();
+        let mut facts: Vec<Fact> = gone.into_iter().map(|(_, id)| Fact::MemberRemoved(id)).collect();
+        if self.vacated.take_if(|until| *until <= now).is_some() {
+            facts.push(Fact::Vacated);
+        }
+        self.next = self.members.values().copied().chain(self.vacated).min();
+        facts
+    }
+}
+
+impl Channel {
+    /// The first subscription has come. True if the channel had been given up.
+    pub(super) fn occupied(&mut self) -> bool {
+        let came_back = self.leaving.as_mut().is_some_and(|leaving| leaving.vacated.take().is_some());
+        self.leaving.take_if(|leaving| leaving.is_empty());
+        !came_back
+    }
+
+    /// A user's first connection has come. True if the user had been given up.
+    pub(super) fn member_added(&mut self, user_id: &str) -> bool {
+        let came_back =
+            self.leaving.as_mut().is_some_and(|leaving| leaving.members.remove(user_id).is_some());
+        self.leaving.take_if(|leaving| leaving.is_empty());
+        !came_back
+    }
+
+    /// Leaves whose time has come.
+    pub(super) fn left(&mut self, now: Instant) -> Vec<Fact> {
+        let Some(leaving) = &mut self.leaving else { return Vec::new() };
+        let facts = leaving.settle(now);
+        self.leaving.take_if(|leaving| leaving.is_empty());
+        facts
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a command to the hub leads to.
 
-use crate::app::AppId;
+use crate::app::{AppId, WebhookEvent};
 use crate::protocol::{ChannelName, CloseReason, Frame, SocketId};
 
 /// A worker thread, counted from 0.
@@ -75,7 +75,8 @@ impl Body {
     }
 }
 
-/// A change that webhooks may tell. Each is reported exactly once, in the order of its channel.
+/// A change that webhooks tell. Each is reported exactly once, in the order of its channel, and only if the app
+/// has receivers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Occurrence {
     /// The channel's app.
@@ -101,4 +102,43 @@ pub enum Fact {
     CacheMissed,
     /// The subscriptions are now this many.
     Counted(u64),
+    /// A client sent an event.
+    ClientEvent(Box<ClientEventFact>),
+}
+
+/// What a webhook tells of a client event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientEventFact {
+    /// Its name, as a JSON string literal.
+    pub event: Box<str>,
+    /// Its data, as a JSON string literal.
+    pub data: Box<str>,
+    /// Who sent it.
+    pub socket_id: SocketId,
+    /// The member who sent it, in a presence channel.
+    pub user_id: Option<Box<str>>,
+}
+
+impl Fact {
+    /// How webhooks call it.
+    pub fn event(&self) -> WebhookEvent {
+        match self {
+            Self::Occupied => WebhookEvent::ChannelOccupied,
+            Self::Vacated => WebhookEvent::ChannelVacated,
+            Self::MemberAdded(_) => WebhookEvent::MemberAdded,
+            Self::MemberRemoved(_) => WebhookEvent::MemberRemoved,
+            Self::CacheMissed => WebhookEvent::CacheMiss,
+            Self::Counted(_) => WebhookEvent::SubscriptionCount,
+            Self::ClientEvent(_) => WebhookEvent::ClientEvent,
+        }
+    }
+
+    /// Roughly what it costs to keep, in bytes.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::MemberAdded(id) | Self::MemberRemoved(id) => id.len(),
+            Self::ClientEvent(fact) => fact.event.len() + fact.data.len() + 64,
+            _ => 0,
+        }
+    }
 }

@@ -30,7 +30,9 @@ use crate::app::{App, AppId};
 use crate::hub::channel::Channel;
 use crate::protocol::{CachedEvent, ChannelName, Frame, Member, Roster, SocketId};
 
-pub use crate::hub::effect::{Audience, Body, Delivery, Effect, Fact, Occurrence, Position, WorkerId};
+pub use crate::hub::effect::{
+    Audience, Body, ClientEventFact, Delivery, Effect, Fact, Occurrence, Position, WorkerId,
+};
 
 /// A share of the node's channels.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub struct Hub {
     /// Channels that need attention at a time of their own, soonest first.
     due: BinaryHeap<Reverse<Due>>,
     epochs: Epochs,
+    debounce: Duration,
 }
 
 /// Joining or leaving a channel.
@@ -111,6 +114,19 @@ pub struct Watched {
 #[error("the presence channel is full")]
 pub struct ChannelFull;
 
+/// Who has left a channel and was not reported yet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Leavers {
+    /// The channel's app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Nobody is subscribed any more.
+    pub vacated: bool,
+    /// Ids of the users who have gone.
+    pub members: Vec<Box<str>>,
+}
+
 /// What is asked about a channel.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
@@ -123,9 +139,10 @@ pub struct Census {
 }
 
 impl Hub {
-    /// An empty hub. `seed` should be random: it makes the epochs of its channels.
-    pub fn new(seed: u64) -> Self {
-        Self { apps: HashMap::new(), due: BinaryHeap::new(), epochs: Epochs(seed) }
+    /// An empty hub. `seed` should be random: it makes the epochs of its channels. Leaves are reported `debounce`
+    /// after they happened, unless they have been undone by then.
+    pub fn new(seed: u64, debounce: Duration) -> Self {
+        Self { apps: HashMap::new(), due: BinaryHeap::new(), epochs: Epochs(seed), debounce }
     }
 
     /// Adds a connection to a channel.
@@ -148,12 +165,12 @@ impl Hub {
         }
         let mut out = Out { app, effects };
         let first = channel.subscribers.is_empty();
-        if first {
+        if first && channel.occupied() {
             out.occurred(channel, Fact::Occupied);
         }
         let joins = new.member.is_some_and(|member| {
             let joins = channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).join(member));
-            if joins {
+            if joins && channel.member_added(&member.user_id) {
                 out.occurred(channel, Fact::MemberAdded(member.user_id.clone()));
             }
             joins
@@ -183,21 +200,18 @@ impl Hub {
 
     /// Takes a connection out of a channel it had joined with the same worker and member.
     pub fn unsubscribe(&mut self, old: Subscription<'_>, effects: &mut Vec<Effect>) {
+        let told_at = old.now + self.debounce;
         let Some(channel) = self.existing(&old.app.id, old.channel) else { return };
         let mut out = Out { app: old.app, effects };
         let last = channel.subscribers.remove(old.worker);
         let leaves = old.member.is_some_and(|member| {
-            let leaves =
-                channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).leave(&member.user_id));
-            if leaves {
-                out.occurred(channel, Fact::MemberRemoved(member.user_id.clone()));
-            }
-            leaves
+            channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).leave(&member.user_id))
         });
         out.notify(channel, old.notice, last, leaves);
         out.count(channel, old.now);
-        if last {
-            out.occurred(channel, Fact::Vacated);
+        if (last || leaves) && out.tells(channel) {
+            let user = old.member.filter(|_| leaves).map(|member| member.user_id.clone());
+            channel.leaving.get_or_insert_default().add(user, last, told_at);
         }
         if channel.needs_care() {
             self.look_after(old.app, old.channel, old.now);
@@ -254,7 +268,42 @@ impl Hub {
         }
     }
 
-    /// Does what is due by now: cached events end, held-back counts are told. `app` finds an app by its id.
+    /// Reports something that happened on a channel and changed nothing of it: a client event.
+    pub fn report(&mut self, app: &App, name: &ChannelName, fact: Fact, effects: &mut Vec<Effect>) {
+        if let Some(channel) = self.existing(&app.id, name) {
+            Out { app, effects }.occurred(channel, fact);
+        }
+    }
+
+    /// Everybody who has gone and was not reported yet, to be restored by the node's next life.
+    pub fn leavers(&self) -> impl Iterator<Item = Leavers> {
+        self.apps.iter().flat_map(|(app, channels)| {
+            channels.iter().filter_map(|(name, channel)| {
+                let leaving = channel.leaving.as_ref()?;
+                Some(Leavers {
+                    app: app.clone(),
+                    channel: name.clone(),
+                    vacated: leaving.vacated.is_some(),
+                    members: leaving.members().cloned().collect(),
+                })
+            })
+        })
+    }
+
+    /// Takes over who was there in the node's last life: they are reported as gone unless they are back in time.
+    pub fn restore(&mut self, app: &App, leavers: &Leavers, now: Instant) {
+        let until = now + self.debounce;
+        let channel = self.entry(app, &leavers.channel);
+        let vacated = leavers.vacated && channel.subscribers.is_empty();
+        let absent = |id: &str| channel.roster.as_ref().is_none_or(|roster| !roster.contains(id));
+        let members: Vec<_> = leavers.members.iter().filter(|id| absent(id)).cloned().collect();
+        if vacated || !members.is_empty() {
+            channel.leaving.get_or_insert_default().add(members, vacated, until);
+        }
+        self.look_after(app, &leavers.channel, now);
+    }
+
+    /// Does what is due by now: cached events end, held-back counts and leaves are told. `app` finds an app by its id.
     pub fn settle<'a>(
         &mut self,
         now: Instant,
@@ -263,14 +312,21 @@ impl Hub {
     ) {
         while self.due.peek().is_some_and(|Reverse(due)| due.at <= now) {
             let Some(Reverse(due)) = self.due.pop() else { return };
-            let Some(app) = app(&due.app) else { continue };
+            let Some(app) = app(&due.app) else {
+                self.abandon(&due.app, &due.channel);
+                continue;
+            };
             let Some(channel) = self.existing(&due.app, &due.channel) else { continue };
             if channel.due != Some(due.at) {
                 continue; // an earlier time took its place
             }
             channel.due = None;
+            let mut out = Out { app, effects };
             if let Some(count) = channel.settle(now) {
-                Out { app, effects }.tell_count(channel, count);
+                out.tell_count(channel, count);
+            }
+            for fact in channel.left(now) {
+                out.occurred(channel, fact);
             }
             self.look_after(app, &due.channel, now);
         }
@@ -320,6 +376,18 @@ impl Hub {
         let epochs = &mut self.epochs;
         let channels = self.apps.entry(app.id.clone()).or_default();
         channels.entry(name.clone()).or_insert_with(|| Channel::new(name.clone(), epochs.next()))
+    }
+
+    /// Forgets a channel that nobody listens to: its app is gone.
+    fn abandon(&mut self, app: &AppId, name: &ChannelName) {
+        let Some(channels) = self.apps.get_mut(app) else { return };
+        let deserted = |channel: &Channel| channel.subscribers.is_empty() && channel.watchers.is_empty();
+        if channels.get(name).is_some_and(deserted) {
+            channels.remove(name);
+        }
+        if channels.is_empty() {
+            self.apps.remove(app);
+        }
     }
 
     /// Forgets a channel with nothing left, or notes when it next needs attention.
@@ -407,8 +475,13 @@ impl Out<'_> {
         self.occurred(channel, Fact::Counted(count));
     }
 
+    /// Whether webhooks tell of the channel.
+    fn tells(&self, channel: &Channel) -> bool {
+        !self.app.webhooks.is_empty() && !channel.name.kind().is_user()
+    }
+
     fn occurred(&mut self, channel: &Channel, fact: Fact) {
-        if !channel.name.kind().is_user() {
+        if self.tells(channel) {
             let (app, channel) = (self.app.id.clone(), channel.name.clone());
             self.effects.push(Effect::Occurred(Occurrence { app, channel, fact }));
         }

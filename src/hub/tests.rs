@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::app::Webhook;
 use crate::protocol::CloseReason;
 
 const CHANNELS: [&str; 4] = ["news", "presence-room", "cache-last", "#server-to-user-u"];
@@ -20,6 +21,8 @@ fn event(name: &ChannelName, number: usize) -> Event {
     let event = CachedEvent::new(name, "\"e\"", &format!("\"{number}\""));
     if name.kind().is_cached() { Event::Kept(event) } else { Event::Passing(event.frame) }
 }
+
+const DEBOUNCE: Duration = Duration::from_secs(3);
 
 /// Connections are numbers, and each is a listener of its own worker. What a listener hears is what the
 /// worker would give it: deliveries behind the position it joined at.
@@ -43,9 +46,9 @@ struct Listener {
 
 impl Bench {
     fn new(app: App) -> Self {
-        let hub = Hub::new(7);
+        let hub = Hub::new(7, DEBOUNCE);
         Self {
-            app: App { id: "1".into(), ..app },
+            app: App { id: "1".into(), webhooks: vec![Webhook::default()], ..app },
             hub,
             now: Instant::now(),
             listeners: vec![],
@@ -173,7 +176,7 @@ fn p30_a_cached_event_outlives_the_last_subscriber_until_its_time() {
     bench.wait(Duration::from_secs(30 * 60 - 1));
     assert!(bench.join(0, "cache-last", None).expect("room").cached.flatten().is_some());
     bench.leave(0, "cache-last");
-    bench.wait(Duration::from_secs(1));
+    bench.wait(DEBOUNCE);
     assert_eq!(bench.hub.all().count(), 0, "nothing is kept any longer");
 }
 
@@ -196,11 +199,75 @@ fn p29_many_misses_are_reported_once() {
     }
     assert_eq!(bench.occurred(), [Fact::Occupied, Fact::CacheMissed]);
     (0..5).for_each(|connection| assert!(bench.leave(connection, "cache-last")));
+    bench.wait(DEBOUNCE);
     bench.join(0, "cache-last", None).expect("room");
     assert_eq!(bench.occurred(), [Fact::Vacated, Fact::Occupied], "the miss is remembered");
     bench.wait(Duration::from_secs(10));
     bench.join(1, "cache-last", None).expect("room");
     assert_eq!(bench.occurred(), [Fact::CacheMissed]);
+}
+
+#[test]
+fn p94_who_is_back_in_time_was_never_away() {
+    let mut bench = Bench::new(App::default());
+    bench.join(0, "presence-room", Some("ann")).expect("room");
+    bench.occurred();
+    bench.leave(0, "presence-room");
+    bench.wait(DEBOUNCE - Duration::from_millis(1));
+    bench.join(1, "presence-room", Some("ann")).expect("room");
+    bench.wait(DEBOUNCE * 2);
+    assert_eq!(bench.occurred(), []);
+}
+
+#[test]
+fn p95_who_is_not_is_reported_once_the_member_before_the_channel() {
+    let mut bench = Bench::new(App::default());
+    bench.join(0, "presence-room", Some("ann")).expect("room");
+    bench.join(1, "presence-room", Some("bob")).expect("room");
+    bench.occurred();
+    bench.leave(0, "presence-room");
+    bench.wait(DEBOUNCE / 2);
+    bench.leave(1, "presence-room");
+    bench.wait(DEBOUNCE / 2);
+    assert_eq!(bench.occurred(), [Fact::MemberRemoved("ann".into())]);
+    bench.wait(DEBOUNCE / 2);
+    assert_eq!(bench.occurred(), [Fact::MemberRemoved("bob".into()), Fact::Vacated]);
+    bench.wait(DEBOUNCE * 2);
+    assert_eq!(bench.occurred(), []);
+    assert_eq!(bench.hub.all().count(), 0, "nothing is kept any longer");
+}
+
+#[test]
+fn p94_who_was_there_in_an_earlier_life_has_the_same_time_to_come_back() {
+    let mut before = Bench::new(App::default());
+    before.join(0, "presence-room", Some("ann")).expect("room");
+    before.join(1, "presence-room", Some("bob")).expect("room");
+    (0..2).for_each(|connection| assert!(before.leave(connection, "presence-room")));
+    let mut after = Bench::new(App::default());
+    for leavers in before.hub.leavers() {
+        after.hub.restore(&after.app, &leavers, after.now);
+    }
+    after.join(0, "presence-room", Some("bob")).expect("room");
+    after.wait(DEBOUNCE);
+    assert_eq!(after.occurred(), [Fact::MemberRemoved("ann".into())]);
+}
+
+#[test]
+fn an_app_without_receivers_of_webhooks_keeps_nothing_for_them() {
+    let mut bench = Bench::new(App::default());
+    bench.app.webhooks.clear();
+    bench.join(0, "presence-room", Some("ann")).expect("room");
+    bench.leave(0, "presence-room");
+    assert_eq!((bench.occurred(), bench.hub.all().count()), (vec![], 0));
+}
+
+#[test]
+fn what_an_app_leaves_behind_goes_with_it() {
+    let mut bench = Bench::new(App::default());
+    bench.join(0, "news", None).expect("room");
+    bench.leave(0, "news");
+    bench.hub.settle(bench.now + DEBOUNCE, |_| None, &mut Vec::new());
+    assert_eq!(bench.hub.all().count(), 0);
 }
 
 #[test]
@@ -248,6 +315,7 @@ fn p37_presence_channels_and_apps_without_the_switch_are_not_counted() {
 #[test]
 fn p23_what_is_still_under_way_from_an_earlier_life_is_for_nobody() {
     let mut bench = Bench::new(App::default());
+    bench.app.webhooks.clear();
     bench.join(0, "news", None).expect("room");
     let late = {
         let (channel, mut effects) = (channel("news"), Vec::new());
@@ -291,7 +359,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0usize..7, 0usize..4).prop_map(|(connection, channel)| Op::Leave(connection, channel)),
         3 => (0usize..3).prop_map(Op::Publish),
         1 => (100usize..104).prop_map(Op::Watch),
-        1 => (1u64..1000).prop_map(Op::Wait),
+        2 => prop_oneof![1u64..4, 1u64..1000].prop_map(Op::Wait),
     ];
     prop::collection::vec(op, 1..120)
 }
@@ -305,6 +373,9 @@ struct Model {
     occurred: Vec<Fact>,
     cached: Option<(usize, Instant)>,
     missed: Option<Instant>,
+    /// Channels, and users of the presence channel, that were left and are not reported yet.
+    vacated: [Option<Instant>; 4],
+    removed: [Option<Instant>; 3],
 }
 
 impl Model {
@@ -323,7 +394,7 @@ impl Model {
     }
 
     /// The first or last connection of a user, or of a member.
-    fn edge(&mut self, to: usize, user: Option<usize>, joins: bool) {
+    fn edge(&mut self, to: usize, user: Option<usize>, joins: bool, now: Instant) {
         let name = channel(CHANNELS[to]);
         match (to, user) {
             (3, _) if self.count(3) == 0 => {
@@ -332,18 +403,21 @@ impl Model {
             }
             (_, Some(user)) if self.tabs(user) == 0 => {
                 self.tell(to, &notice(&name, Some(&member(USERS[user])), joins).expect("an edge"));
-                let id = USERS[user].into();
-                self.occurred.push(if joins { Fact::MemberAdded(id) } else { Fact::MemberRemoved(id) });
+                if !joins {
+                    self.removed[user] = Some(now + DEBOUNCE);
+                } else if self.removed[user].take().is_none() {
+                    self.occurred.push(Fact::MemberAdded(USERS[user].into()));
+                }
             }
             _ => {}
         }
     }
 
     fn join(&mut self, connection: usize, to: usize, user: Option<usize>, now: Instant) -> Option<usize> {
-        if to != 3 && self.count(to) == 0 {
+        if to != 3 && self.count(to) == 0 && self.vacated[to].take().is_none() {
             self.occurred.push(Fact::Occupied);
         }
-        self.edge(to, user, true);
+        self.edge(to, user, true, now);
         self.listeners.push((connection, to, user, vec![]));
         self.cached.take_if(|(_, until)| *until <= now);
         if to == 2
@@ -356,15 +430,35 @@ impl Model {
         self.cached.filter(|_| to == 2).map(|(number, _)| number)
     }
 
-    fn leave(&mut self, connection: usize, from: usize) -> bool {
+    fn leave(&mut self, connection: usize, from: usize, now: Instant) -> bool {
         let wanted = |listener: &(usize, usize, _, _)| listener.0 == connection && listener.1 == from;
         let Some(at) = self.listeners.iter().position(wanted) else { return false };
         let (_, _, user, _) = self.listeners.remove(at);
-        self.edge(from, user, false);
+        self.edge(from, user, false, now);
         if from != 3 && self.count(from) == 0 {
-            self.occurred.push(Fact::Vacated);
+            self.vacated[from] = Some(now + DEBOUNCE);
         }
         true
+    }
+
+    /// Reports what is due, channel by channel in the order in which the first of it was due, members first.
+    fn wait(&mut self, now: Instant) {
+        let is_due = |until: &mut Instant| *until <= now;
+        let mut due: Vec<(Instant, Instant, &str, Fact)> = Vec::new();
+        let mut removed: Vec<(Instant, &str)> =
+            (0..3).filter_map(|user| Some((self.removed[user].take_if(is_due)?, USERS[user]))).collect();
+        removed.sort_unstable();
+        let first = removed.first().map(|(until, _)| *until);
+        for (until, user) in removed {
+            due.push((first.unwrap_or(until), until, CHANNELS[1], Fact::MemberRemoved(user.into())));
+        }
+        for (at, name) in CHANNELS.iter().enumerate() {
+            if let Some(until) = self.vacated[at].take_if(is_due) {
+                due.push((first.filter(|_| at == 1).unwrap_or(until), until, name, Fact::Vacated));
+            }
+        }
+        due.sort_by_key(|(first, _, channel, _)| (*first, *channel));
+        self.occurred.extend(due.into_iter().map(|(.., fact)| fact));
     }
 }
 
@@ -394,7 +488,10 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(users, (0..3).filter(|user| to == 1 && model.tabs(*user) > 0).count());
             }
             Op::Leave(connection, from) => {
-                prop_assert_eq!(bench.leave(connection, CHANNELS[from]), model.leave(connection, from));
+                prop_assert_eq!(
+                    bench.leave(connection, CHANNELS[from]),
+                    model.leave(connection, from, bench.now)
+                );
             }
             Op::Publish(to) => {
                 let census = bench.publish(CHANNELS[to], number);
@@ -413,7 +510,10 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(bench.watch(connection), model.count(3) > 0);
                 model.watchers.push((connection, vec![]));
             }
-            Op::Wait(seconds) => bench.wait(Duration::from_secs(seconds)),
+            Op::Wait(seconds) => {
+                bench.wait(Duration::from_secs(seconds));
+                model.wait(bench.now);
+            }
         }
         compare(&bench, &model)?;
     }
@@ -455,7 +555,10 @@ fn compare(bench: &Bench, model: &Model) -> Result<(), TestCaseError> {
 }
 
 fn channels_in_use(model: &Model) -> usize {
-    (0..4).filter(|at| model.count(*at) > 0 || (*at == 3 && !model.watchers.is_empty())).count()
+    let watched = |at: usize| at == 3 && !model.watchers.is_empty();
+    let left =
+        |at: usize| model.vacated[at].is_some() || (at == 1 && model.removed.iter().any(Option::is_some));
+    (0..4).filter(|at| model.count(*at) > 0 || watched(*at) || left(*at)).count()
 }
 
 proptest! {

@@ -51,13 +51,18 @@ enum Content {
     },
 }
 
-pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox) {
+pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
     let mut letters = Vec::new();
     let mut hands = Hands { worker, touched: Vec::new(), served: 0 };
     while mailbox.take(&mut letters, LETTERS).await {
         let mut draining = false;
+        let mut apps_changed = false;
         let deliveries = letters.drain(..).filter_map(|letter| match letter {
             Letter::Deliver(delivery) => Some(delivery),
+            Letter::AppsChanged => {
+                apps_changed = true;
+                None
+            }
             Letter::Drain => {
                 draining = true;
                 None
@@ -75,6 +80,9 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox) {
             }
         }
         hands.flush().await;
+        if apps_changed {
+            hands.worker.follow_apps();
+        }
         if draining {
             hands.worker.drain();
         }

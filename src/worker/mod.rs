@@ -30,7 +30,7 @@ use tokio::time::MissedTickBehavior;
 use crate::app::App;
 use crate::connection::Connection;
 use crate::hub::WorkerId;
-use crate::node::{Mailbox, Node, Permit};
+use crate::node::{Letter, Mailbox, Node, Permit};
 use crate::protocol::websocket::{self, Incoming, Violation};
 use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
 use crate::worker::roll::Rolls;
@@ -51,7 +51,7 @@ pub struct Worker {
 
 impl Worker {
     /// Begins to serve a mailbox on the calling thread.
-    pub fn start(id: WorkerId, node: Arc<Node>, mailbox: Mailbox) -> Rc<Self> {
+    pub fn start(id: WorkerId, node: Arc<Node>, mailbox: Mailbox<Letter>) -> Rc<Self> {
         let worker = Rc::new(Self {
             id,
             node,
@@ -238,6 +238,27 @@ impl Worker {
         let (frames, bytes) = socket.backlog();
         let limits = &self.node.config().connection;
         socket.is_open() && (bytes > limits.outbox_bytes_max || frames > limits.outbox_frames_max)
+    }
+
+    /// Lets connections live by the settings that their app has now, or go if it has none for them.
+    fn follow_apps(self: &Rc<Self>) {
+        let apps = self.node.apps();
+        let all = self.wheel.borrow().all();
+        for socket in all {
+            let before = socket.connection.borrow().as_ref().map(|connection| connection.app().clone());
+            let Some(before) = before else { continue };
+            match apps.by_id(&before.id) {
+                None => self.close(&socket, CloseReason::UnknownApp),
+                Some(now) if !now.enabled => self.close(&socket, CloseReason::AppDisabled),
+                Some(now) if Arc::ptr_eq(now, &before) => {}
+                Some(now) => {
+                    if let Some(connection) = &mut *socket.connection.borrow_mut() {
+                        connection.follow(now.clone());
+                    }
+                    self.look_at_next(&socket);
+                }
+            }
+        }
     }
 
     /// Closes every connection: the server stops.

@@ -74,7 +74,7 @@ fn publish(times: u32) {
 }
 
 /// Takes the letter that waits, so that every publish finds the mailbox empty. The worker's part: not counted.
-fn take_letter(mailbox: &mut Mailbox, letters: &mut Vec<Letter>) {
+fn take_letter(mailbox: &mut Mailbox<Letter>, letters: &mut Vec<Letter>) {
     let taken = pin!(mailbox.take(letters, 2)).poll(&mut Context::from_waker(Waker::noop()));
     assert!(taken.is_ready() && letters.len() == 1, "one event, one letter");
     letters.clear();

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fanfare::app::App;
 use fanfare::hub::{Effect, Event, Hub, Publish, Subscription, WorkerId};
@@ -114,7 +114,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { app: app(), hub: Hub::new(7), effects: Vec::new(), now: Instant::now() }
+        Self {
+            app: app(),
+            hub: Hub::new(7, Duration::from_secs(3)),
+            effects: Vec::new(),
+            now: Instant::now(),
+        }
     }
 
     /// A bench in whose channel there are 1,000, spread over all workers.
