@@ -1,16 +1,16 @@
-//! The only place where everything meets: bind, serve, drain.
+//! The sockets that are listened on, and the services behind them.
 
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive};
 use actix_rt::net::TcpStream;
-use actix_server::{Server, ServerHandle};
+use actix_server::Server;
 use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::http::header;
@@ -18,99 +18,15 @@ use actix_web::web::{self, Data};
 use actix_web::{App as WebApp, HttpResponse};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, timeout};
 
 use crate::api::{self, Route};
-use crate::app::{Apps, AppsError};
-use crate::config::Config;
 use crate::guard::{Guarded, Patience};
 use crate::node::Node;
+use crate::server::ServeError;
 use crate::worker::Worker;
 use crate::ws::{self, Upgrade};
 
-/// Why the server did not start, or ended.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// An address cannot be used.
-    #[error("cannot listen on {address}: {source}")]
-    Bind {
-        /// The address of the configuration.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The apps of the configuration cannot be used.
-    #[error(transparent)]
-    Apps(#[from] AppsError),
-    /// The system refuses something else.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// The addresses in use, once the server accepts connections.
-#[derive(Clone, Copy, Debug)]
-pub struct Listening {
-    /// Clients and the API.
-    pub clients: SocketAddr,
-    /// The Prometheus page.
-    pub metrics: Option<SocketAddr>,
-}
-
-/// How often the hubs look for what is due.
-const SETTLE_EVERY: Duration = Duration::from_millis(250);
-
-/// Serves until SIGTERM or SIGINT, then closes every connection with 4200.
-///
-/// `ready` is called once the server accepts connections.
-///
-/// # Errors
-/// When it cannot start.
-pub fn run(config: Config, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
-    actix_rt::System::new().block_on(serve(config, ready))
-}
-
-async fn serve(config: Config, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
-    raise_file_limit();
-    let listener = bind(config.server.bind, config.server.backlog)?;
-    let metrics = config.metrics.bind.map(|address| bind(address, 128)).transpose()?;
-    let listening = Listening {
-        clients: listener.local_addr()?,
-        metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
-    };
-    let apps = Apps::new(config.apps.iter().cloned())?;
-    let shutdown_timeout = Duration::from_secs(config.server.shutdown_timeout_s);
-    let node = Node::new(config, apps);
-    let server = start(&node, listener, metrics)?;
-    let handle = server.handle();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let settling = actix_rt::spawn(settle(node.clone()));
-    let serving = actix_rt::spawn(server);
-    ready(listening);
-    tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!(connections = node.open(), "stopping");
-    drain(&node, &handle, shutdown_timeout).await;
-    settling.abort();
-    // It has been told to stop, and whatever it says changes nothing.
-    let _ = serving.await;
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// Every connection costs a file. The limit of the shell is for interactive programs.
-fn raise_file_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::info!(limit, "limit of open files"),
-        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
-    }
-}
-
-fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, ServeError> {
+pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, ServeError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restarted server must get its port back at once.
@@ -123,7 +39,11 @@ fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, ServeError> {
 }
 
 /// The sockets of clients and of the metrics page, served by the same worker threads.
-fn start(node: &Arc<Node>, clients: TcpListener, metrics: Option<TcpListener>) -> io::Result<Server> {
+pub(super) fn start(
+    node: &Arc<Node>,
+    clients: TcpListener,
+    metrics: Option<TcpListener>,
+) -> io::Result<Server> {
     let builder = Server::build()
         .workers(node.config().workers())
         .disable_signals()
@@ -209,30 +129,6 @@ struct NoMailbox;
 
 async fn metrics_page(node: Data<Node>) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4")).body(node.page())
-}
-
-async fn settle(node: Arc<Node>) {
-    let mut due = interval(SETTLE_EVERY);
-    loop {
-        due.tick().await;
-        node.settle(Instant::now());
-    }
-}
-
-/// Tells every client to come back elsewhere, and waits until they have gone.
-async fn drain(node: &Node, server: &ServerHandle, limit: Duration) {
-    server.pause().await;
-    node.drain();
-    let gone = async {
-        let mut look = interval(Duration::from_millis(10));
-        while node.open() > 0 {
-            look.tick().await;
-        }
-    };
-    if timeout(limit, gone).await.is_err() {
-        tracing::warn!(connections = node.open(), "stopping without waiting any longer");
-    }
-    server.stop(true).await;
 }
 
 #[cfg(test)]
