@@ -96,8 +96,8 @@ pub enum Letter {
     Deliver(Delivery),
     /// Apps have changed: let connections go whose app serves them no longer.
     AppsChanged,
-    /// Close every connection: the server stops.
-    Drain,
+    /// Close every connection, evenly over this time: the server stops.
+    Drain(Duration),
 }
 
 /// A connection's right to be open; gives its place back when dropped.
@@ -232,12 +232,12 @@ impl Node {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Refuses new connections from now on and has every worker close those it has.
-    pub fn drain(&self) {
+    /// Refuses new connections from now on and has every worker close those it has, evenly over a time.
+    pub fn drain(&self, over: Duration) {
         self.leave();
         self.draining.store(true, Ordering::Relaxed);
         for outlet in &self.outlets {
-            outlet.post(Letter::Drain);
+            outlet.post(Letter::Drain(over));
         }
     }
 
@@ -418,7 +418,7 @@ impl Weighed for Letter {
         size_of::<Self>()
             + match self {
                 Self::Deliver(delivery) => delivery.body.weight(),
-                Self::AppsChanged | Self::Drain => 0,
+                Self::AppsChanged | Self::Drain(_) => 0,
             }
     }
 }

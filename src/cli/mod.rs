@@ -127,7 +127,7 @@ fn serve(settings: &Settings) -> ExitCode {
             tracing::warn!("{warning}");
         }
         let demo = loaded.config.has_demo_app();
-        match server::run(loaded.config, |listening| announce(listening, demo)) {
+        match server::run(loaded.config, loaded.layers, |listening| announce(listening, demo)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_FAILED, &error.to_string()),
         }

@@ -30,6 +30,8 @@ pub struct Loaded {
     pub config: Config,
     /// Things that are odd but harmless, to be told once.
     pub warnings: Vec<String>,
+    /// What it was put together from, to do it again later.
+    pub layers: Layers,
     origins: HashMap<String, String>,
 }
 
@@ -51,10 +53,16 @@ pub struct Problem {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Problem { place, message }) in self.problems.iter().enumerate() {
-            write!(f, "{}{place}: {message}", if at == 0 { "" } else { "\n" })?;
+        for (at, problem) in self.problems.iter().enumerate() {
+            write!(f, "{}{problem}", if at == 0 { "" } else { "\n" })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
     }
 }
 
@@ -86,7 +94,8 @@ impl Layers {
     /// # Errors
     /// All unknown keys, bad values, and apps that cannot be told apart or used.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut loading = Loading { apps_place: "apps".to_owned(), ..Loading::default() };
+        let mut loading =
+            Loading { apps_place: "apps".to_owned(), layers: self.clone(), ..Loading::default() };
         if let Some(path) = &self.file {
             loading.file(path);
             loading.apps_place = format!("{}: apps", path.display());
@@ -101,6 +110,7 @@ impl Layers {
 
 #[derive(Default)]
 struct Loading {
+    layers: Layers,
     config: Config,
     origins: HashMap<String, String>,
     problems: Vec<Problem>,
@@ -119,7 +129,9 @@ impl Loading {
             Ok(text) => text,
             Err(error) => return self.problem(&name, format!("the file cannot be read: {error}")),
         };
-        let line = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        // Looked up, not counted each time: a file may describe thousands of apps.
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+        let line = |at: usize| 1 + ends.partition_point(|end| *end < at);
         let root = match DeTable::parse(&text) {
             Ok(root) => root,
             Err(error) => {
@@ -349,7 +361,8 @@ impl Loading {
         if !self.problems.is_empty() {
             return Err(ConfigError { problems: self.problems });
         }
-        Ok(Loaded { config: self.config, warnings: self.warnings, origins: self.origins })
+        let Self { layers, config, warnings, origins, .. } = self;
+        Ok(Loaded { config, warnings, layers, origins })
     }
 }
 

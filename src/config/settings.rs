@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::app::{App, Webhook};
 use crate::config::field::Field;
-use crate::config::{Config, DEMO_SECRET};
+use crate::config::{Config, DEMO_SECRET, Masked};
 
 /// A setting of `T`: its key, what it means, and its place.
 pub(super) struct Setting<T> {
@@ -474,6 +474,23 @@ pub(super) const WEBHOOK_SETTINGS: &[Setting<Webhook>] = &[
     row("channel_prefixes", |w| &mut w.channel_prefixes, "Beginnings of channel names; empty is all."),
     row("headers", |w| &mut w.headers, "Headers to send along."),
 ];
+
+impl Config {
+    /// Keys of the settings, apps aside, that are not as in `other`.
+    pub fn differs_from(&self, other: &Self) -> Vec<&'static str> {
+        let (mut mine, mut theirs) = (self.clone(), other.clone());
+        let secret = |key: &str, config: &Self| match key {
+            "admin.token" => config.admin.token.clone(),
+            "store.url" => config.store.url.clone(),
+            _ => Masked::default(),
+        };
+        let differs = |setting: &&Setting<Self>| {
+            (setting.field)(&mut mine).show() != (setting.field)(&mut theirs).show()
+                || secret(setting.key, self) != secret(setting.key, other)
+        };
+        SETTINGS.iter().filter(differs).map(|setting| setting.key).collect()
+    }
+}
 
 /// The whole default configuration as a commented file, the demo app included.
 pub fn default_toml() -> String {

@@ -1,6 +1,8 @@
 //! The only place where everything meets: bind, serve, drain.
 
 mod listen;
+mod reload;
+mod systemd;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,13 +11,16 @@ use std::time::{Duration, Instant};
 
 use actix_server::ServerHandle;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, timeout};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::app::{Apps, AppsError};
-use crate::config::Config;
+use crate::config::{Config, Layers};
+use crate::control::Order;
 use crate::node::Node;
 use crate::server::listen::{bind, start};
+use crate::server::reload::Source;
 
 /// Why the server did not start, or ended.
 #[derive(Debug, Error)]
@@ -31,6 +36,12 @@ pub enum ServeError {
     /// The apps of the configuration cannot be used.
     #[error(transparent)]
     Apps(#[from] AppsError),
+    /// It was told to stop again while it was stopping.
+    #[error("stopped at once by a second signal: {connections} connections were still open")]
+    StoppedTwice {
+        /// How many clients were not told.
+        connections: usize,
+    },
     /// The system refuses something else.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -48,18 +59,25 @@ pub struct Listening {
 /// How often the hubs look for what is due.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
 
-/// Serves until SIGTERM or SIGINT, then closes every connection with 4200.
+/// How often files are looked at for changes.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections closed in each second of a drain, at least: few are not dragged out.
+const CLOSED_PER_S: usize = 100;
+
+/// Serves until it is told to stop, then closes every connection with 4200.
 ///
-/// `ready` is called once the server accepts connections.
+/// `layers` are read again when the configuration changes. `ready` is called once the server accepts connections.
 ///
 /// # Errors
-/// When it cannot start.
-pub fn run(config: Config, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
-    actix_rt::System::new().block_on(serve(config, ready))
+/// When it cannot start, or was stopped a second time before it was done.
+pub fn run(config: Config, layers: Layers, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
+    actix_rt::System::new().block_on(serve(config, layers, ready))
 }
 
-async fn serve(config: Config, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
+async fn serve(config: Config, layers: Layers, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
     raise_file_limit();
+    let source = Source::new(layers, &config);
     let listener = bind(config.server.bind, config.server.backlog)?;
     let metrics = config.metrics.bind.map(|address| bind(address, 128)).transpose()?;
     let listening = Listening {
@@ -67,27 +85,97 @@ async fn serve(config: Config, ready: impl FnOnce(Listening)) -> Result<(), Serv
         metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
     };
     let apps = Apps::new(config.apps.iter().cloned())?;
-    let shutdown_timeout = Duration::from_secs(config.server.shutdown_timeout_s);
     let node = Node::new(config, apps);
     let server = start(&node, listener, metrics)?;
     let handle = server.handle();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Kept, so that the channel stays open.
+    let (_orders, mut orders) = unbounded_channel();
+    let mut signals = Signals::new()?;
     let settling = actix_rt::spawn(settle(node.clone()));
     let serving = actix_rt::spawn(server);
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!(connections = node.open(), "stopping");
-    drain(&node, &handle, shutdown_timeout).await;
+    systemd::ready();
+    let haste = attend(&node, source, &mut signals, &mut orders).await;
+    systemd::stopping();
+    let stopped = tokio::select! {
+        () = drain(&node, &handle, haste) => Ok(()),
+        () = signals.stop_again() => Err(ServeError::StoppedTwice { connections: node.open() }),
+    };
     settling.abort();
-    // It has been told to stop, and whatever it says changes nothing.
-    let _ = serving.await;
-    tracing::info!("stopped");
-    Ok(())
+    if stopped.is_ok() {
+        // It has been told to stop, and whatever it says changes nothing.
+        let _ = serving.await;
+        tracing::info!("stopped");
+    }
+    stopped
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// How a stop was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Haste {
+    /// As configured: readiness off first, then connections one after the other.
+    Paced,
+    /// By somebody at the keyboard.
+    AtOnce,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop_again(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Carries out what it is told until that is to stop.
+async fn attend(
+    node: &Node,
+    mut source: Source,
+    signals: &mut Signals,
+    orders: &mut UnboundedReceiver<Order>,
+) -> Haste {
+    let mut watch = interval(WATCH_EVERY);
+    let watching = node.config().server.watch_config;
+    let reload = |source: &Source| {
+        systemd::reloading();
+        let reloaded = source.reload(node);
+        systemd::ready();
+        reloaded
+    };
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return Haste::Paced,
+            _ = signals.interrupt.recv() => return Haste::AtOnce,
+            _ = signals.hangup.recv() => drop(reload(&source)),
+            _ = watch.tick(), if watching => {
+                if source.has_changed() {
+                    reload(&source);
+                }
+            }
+            Some(order) = orders.recv() => match order {
+                // Whoever asked may have gone.
+                Order::Reload(reply) => drop(reply.send(reload(&source))),
+                Order::Drain => return Haste::Paced,
+            },
+        }
+    }
 }
 
 /// Every connection costs a file. The limit of the shell is for interactive programs.
@@ -103,21 +191,36 @@ async fn settle(node: Arc<Node>) {
     loop {
         due.tick().await;
         node.settle(Instant::now());
+        systemd::alive();
     }
 }
 
 /// Tells every client to come back elsewhere, and waits until they have gone.
-async fn drain(node: &Node, server: &ServerHandle, limit: Duration) {
+async fn drain(node: &Node, server: &ServerHandle, haste: Haste) {
+    node.leave();
+    let config = node.config();
+    let paced = |seconds: u64| Duration::from_secs(if haste == Haste::Paced { seconds } else { 0 });
+    let delay = paced(config.drain.delay_s);
+    tracing::info!(connections = node.open(), delay_s = delay.as_secs(), "stopping");
+    sleep(delay).await;
     server.pause().await;
-    node.drain();
+    let open = node.open();
+    let over = paced(config.drain.spread_s).min(Duration::from_secs(1) * u32_of(open) / u32_of(CLOSED_PER_S));
+    tracing::info!(connections = open, over_ms = over.as_millis(), "closing connections");
+    node.drain(over);
     let gone = async {
         let mut look = interval(Duration::from_millis(10));
         while node.open() > 0 {
             look.tick().await;
         }
     };
+    let limit = over + Duration::from_secs(config.server.shutdown_timeout_s);
     if timeout(limit, gone).await.is_err() {
         tracing::warn!(connections = node.open(), "stopping without waiting any longer");
     }
     server.stop(true).await;
+}
+
+fn u32_of(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

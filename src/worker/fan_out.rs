@@ -55,7 +55,7 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
     let mut letters = Vec::new();
     let mut hands = Hands { worker, touched: Vec::new(), served: 0 };
     while mailbox.take(&mut letters, LETTERS).await {
-        let mut draining = false;
+        let mut draining = None;
         let mut apps_changed = false;
         let deliveries = letters.drain(..).filter_map(|letter| match letter {
             Letter::Deliver(delivery) => Some(delivery),
@@ -63,8 +63,8 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
                 apps_changed = true;
                 None
             }
-            Letter::Drain => {
-                draining = true;
+            Letter::Drain(over) => {
+                draining = Some(over);
                 None
             }
         });
@@ -83,8 +83,8 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
         if apps_changed {
             hands.worker.follow_apps();
         }
-        if draining {
-            hands.worker.drain();
+        if let Some(over) = draining {
+            hands.worker.drain(over);
         }
     }
 }

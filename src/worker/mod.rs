@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use actix_rt::net::TcpStream;
 use bytes::Bytes;
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
@@ -261,12 +262,24 @@ impl Worker {
         }
     }
 
-    /// Closes every connection: the server stops.
-    fn drain(self: &Rc<Self>) {
-        let all = self.wheel.borrow().all();
-        for socket in all {
-            self.close(&socket, CloseReason::ShuttingDown);
+    /// Closes every connection, evenly over a time: the server stops.
+    fn drain(self: &Rc<Self>, over: Duration) {
+        let mut all = self.wheel.borrow().all();
+        if over.is_zero() {
+            return all.iter().for_each(|socket| self.close(socket, CloseReason::ShuttingDown));
         }
+        // In no order: those who came together need not come back together.
+        all.shuffle(&mut rand::rng());
+        let (worker, started) = (self.clone(), tokio::time::Instant::now());
+        vital(async move {
+            let slot = over / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
+            for (at, socket) in (0..).zip(all) {
+                // Anywhere in its own slot.
+                let due = started + slot * at + slot.mul_f32(rand::rng().random());
+                tokio::time::sleep_until(due).await;
+                worker.close(&socket, CloseReason::ShuttingDown);
+            }
+        });
     }
 
     async fn keep_time(self: Rc<Self>) {

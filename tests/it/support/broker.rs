@@ -17,7 +17,7 @@ pub(crate) struct Broker {
     process: Process,
     api: Api,
     metrics: Option<SocketAddr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A child process whose output is collected line by line.
@@ -78,10 +78,34 @@ impl Broker {
         std::fs::write(&file, config).expect("a configuration file");
         let mut command = fanfare(&["serve", "--config"]);
         command.arg(&file);
+        Self::spawned(command, measured, folder)
+    }
+
+    /// A broker that was given all it needs in its environment; its file is `fanfare.toml` in the folder.
+    pub(crate) fn spawned(command: Command, measured: bool, folder: TempDir) -> Self {
         let process = Process::spawn(command);
         let metrics = measured.then(|| process.announced("metrics on http://"));
         let address = process.listening();
-        Self { process, api: Api::new(address), metrics, _folder: folder }
+        Self { process, api: Api::new(address), metrics, folder }
+    }
+
+    /// Where the configuration and whatever else the broker keeps is.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Puts another configuration in the place of the one it was started with.
+    pub(crate) fn rewrite(&self, config: &str) {
+        // In one step, as editors and Kubernetes do it.
+        let new = self.folder().join("new.toml");
+        std::fs::write(&new, config).expect("a new configuration");
+        std::fs::rename(new, self.folder().join("fanfare.toml")).expect("in its place");
+    }
+
+    /// Waits for a line of the log that holds `mark`.
+    #[track_caller]
+    pub(crate) fn logs(&self, mark: &str) -> String {
+        self.process.error_with(mark)
     }
 
     /// Where the metrics are.
@@ -179,6 +203,18 @@ impl Process {
     #[track_caller]
     pub(crate) fn line_with(&self, mark: &str) -> String {
         self.lines_to(mark).pop().expect("a line")
+    }
+
+    /// The next line of errors that holds `mark`.
+    #[track_caller]
+    pub(crate) fn error_with(&self, mark: &str) -> String {
+        loop {
+            match self.stderr.recv_timeout(DEADLINE) {
+                Ok(line) if line.contains(mark) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no line of errors with {mark:?}: {error}"),
+            }
+        }
     }
 
     #[track_caller]

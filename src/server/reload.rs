@@ -1,0 +1,116 @@
+//! New configuration for a running server: apps take effect, the rest is said to need a restart.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::app::Apps;
+use crate::config::{Config, Layers};
+use crate::control::Reloaded;
+use crate::node::Node;
+
+/// Where the configuration came from, to be read again.
+#[derive(Debug)]
+pub(super) struct Source {
+    layers: Layers,
+    /// Files whose change is a reason to read them again, and what they looked like last.
+    watched: Vec<(PathBuf, Option<Look>)>,
+    /// Something had changed when they were looked at last: perhaps it is still being written.
+    restless: bool,
+}
+
+/// What tells a file from an earlier version of it: when it was written, and how long it is.
+type Look = (SystemTime, u64);
+
+impl Source {
+    pub(super) fn new(layers: Layers, config: &Config) -> Self {
+        let of_tls = [&config.tls.certificate, &config.tls.key].map(PathBuf::from);
+        let files = layers.file.iter().cloned().chain(of_tls).filter(|path| !path.as_os_str().is_empty());
+        let watched = files.map(|path| (path.clone(), look(&path))).collect();
+        Self { layers, watched, restless: false }
+    }
+
+    /// Whether a file has changed since the last time and has been left alone for one look.
+    pub(super) fn has_changed(&mut self) -> bool {
+        let mut changed = false;
+        for (path, before) in &mut self.watched {
+            // A file that is away is being replaced.
+            if let Some(now) = look(path)
+                && *before != Some(now)
+            {
+                *before = Some(now);
+                changed = true;
+            }
+        }
+        let settled = self.restless && !changed;
+        self.restless = changed;
+        settled
+    }
+
+    /// Reads everything again and puts the apps into effect; nothing changes if anything is wrong.
+    pub(super) fn reload(&self, node: &Node) -> Reloaded {
+        let mut loaded = match self.layers.load() {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let problems = error.problems.iter().map(|problem| problem.to_string()).collect();
+                return refused(problems);
+            }
+        };
+        let apps = match Apps::new(std::mem::take(&mut loaded.config.apps)) {
+            Ok(apps) => apps,
+            Err(error) => return refused(vec![error.to_string()]),
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let needs_restart = loaded.config.differs_from(node.config());
+        for key in &needs_restart {
+            tracing::warn!(key, "a changed setting takes a restart");
+        }
+        node.replace_apps(apps);
+        let apps = node.apps().all().count();
+        tracing::info!(apps, "reloaded");
+        Reloaded {
+            apps,
+            problems: Vec::new(),
+            needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
+        }
+    }
+}
+
+fn refused(problems: Vec<String>) -> Reloaded {
+    for problem in &problems {
+        tracing::error!("not reloaded: {problem}");
+    }
+    Reloaded { problems, ..Reloaded::default() }
+}
+
+fn look(path: &PathBuf) -> Option<Look> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_once_it_has_settled() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("fanfare.toml");
+        std::fs::write(&file, "").expect("written");
+        let layers = Layers { file: Some(file.clone()), ..Layers::default() };
+        let mut source = Source::new(layers, &Config::default());
+        assert!(!source.has_changed());
+        std::fs::write(&file, "# one").expect("written");
+        assert!(!source.has_changed(), "it may still be written");
+        std::fs::write(&file, "# one two").expect("written");
+        assert!(!source.has_changed());
+        assert!(source.has_changed());
+        assert!(!source.has_changed());
+        std::fs::remove_file(&file).expect("removed");
+        assert!(!source.has_changed() && !source.has_changed(), "nothing to read");
+        std::fs::write(&file, "").expect("written");
+        assert!(!source.has_changed());
+        assert!(source.has_changed());
+    }
+}
