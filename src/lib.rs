@@ -21,6 +21,8 @@ pub mod config;
 
 pub mod metrics;
 
+pub mod rate;
+
 pub mod hub;
 
 pub mod connection;

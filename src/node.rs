@@ -7,6 +7,7 @@
 //! Not here: who is behind a subscription (`worker`), what may be published (`connection`, `api`).
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ use crate::hub::{
 };
 use crate::metrics::Metrics;
 use crate::protocol::{ChannelName, CloseReason, Roster};
+use crate::rate::Rate;
 
 #[allow(clippy::disallowed_types, reason = "the one lock of the hot path: a hub is held for one command")]
 type Lock<T> = std::sync::Mutex<T>;
@@ -35,6 +37,7 @@ const HUBS: usize = 64;
 #[derive(Debug)]
 pub struct Node {
     config: Config,
+    began: Instant,
     /// Replaced as a whole when apps change.
     apps: ArcSwap<Apps>,
     /// Of every app that is or was known, so that a changed app keeps its figures.
@@ -67,6 +70,9 @@ struct Shard {
 #[derive(Debug, Default)]
 pub struct Usage {
     open: AtomicUsize,
+    requests: Rate,
+    publishes: Rate,
+    client_events: Rate,
 }
 
 /// The sending end of a mailbox.
@@ -114,6 +120,39 @@ impl Drop for Permit {
     }
 }
 
+/// An app has spent what it may spend in a second.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("{budget} of this app: more than {per_s} per second")]
+pub struct Exhausted {
+    /// Of what.
+    pub budget: Budget,
+    /// How many there are in a second.
+    pub per_s: u32,
+    /// When to come again.
+    pub retry_after: Duration,
+}
+
+/// What an app has so many of in a second.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Budget {
+    /// API calls.
+    Requests,
+    /// Events of backends, counted for each channel.
+    Publishes,
+    /// Events of clients.
+    ClientEvents,
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "API calls",
+            Self::Publishes => "Published events",
+            Self::ClientEvents => "Client events",
+        })
+    }
+}
+
 /// Too much waits for the workers already.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("the workers are too far behind")]
@@ -148,6 +187,7 @@ impl Node {
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             config,
+            began: Instant::now(),
             apps: ArcSwap::default(),
         };
         node.replace_apps(apps);
@@ -217,6 +257,34 @@ impl Node {
         }
     }
 
+    /// Spends of what an app may do in a second.
+    ///
+    /// # Errors
+    /// When it has done so much already; nothing is spent then.
+    pub fn spend(&self, app: &App, budget: Budget, count: usize) -> Result<(), Exhausted> {
+        let per_s = match budget {
+            Budget::Requests => app.requests_per_s,
+            Budget::Publishes => app.publishes_per_s,
+            Budget::ClientEvents => app.all_client_events_per_s,
+        };
+        if per_s == 0 {
+            return Ok(());
+        }
+        let usages = self.usages.load();
+        let Some(usage) = usages.get(&app.id) else { return Ok(()) };
+        let rate = match budget {
+            Budget::Requests => &usage.requests,
+            Budget::Publishes => &usage.publishes,
+            Budget::ClientEvents => &usage.client_events,
+        };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        rate.spend(count, per_s, self.began.elapsed()).map_err(|retry_after| Exhausted {
+            budget,
+            per_s,
+            retry_after,
+        })
+    }
+
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -252,6 +320,15 @@ impl Node {
         }
         self.metrics.overloads.inc();
         Err(Overloaded)
+    }
+
+    /// Whether an app may have one more channel, if `channel` would be one. Two threads that ask at the same time may
+    /// both hear yes.
+    pub fn has_room_for(&self, app: &App, channel: &ChannelName) -> bool {
+        if app.channels_max == 0 || self.census(app, channel).subscriptions > 0 {
+            return true;
+        }
+        self.hubs.iter().map(|hub| hold(hub).hub.occupied_count(&app.id)).sum::<usize>() < app.channels_max
     }
 
     /// See [`Hub::subscribe`].

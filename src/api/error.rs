@@ -5,7 +5,7 @@ use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use thiserror::Error;
 
-use crate::node::Overloaded;
+use crate::node::{Exhausted, Overloaded};
 use crate::protocol::{QueryError, cut, one_line};
 
 /// Why a call was refused. Nothing of it was carried out.
@@ -94,6 +94,8 @@ pub enum ApiError {
     #[error("The following query string parameters are extraneous: {}", one_line(.0, 200))]
     Extraneous(String),
 
+    #[error("{0}: nothing was done, try again later")]
+    TooMany(#[from] Exhausted),
     #[error("The server is overloaded, nothing was sent: try again")]
     Overloaded,
 }
@@ -124,6 +126,7 @@ impl ApiError {
             | Self::MissingBodyMd5
             | Self::InvalidBodyMd5 => StatusCode::UNAUTHORIZED,
             Self::AppDisabled => StatusCode::FORBIDDEN,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -140,7 +143,7 @@ impl ApiError {
     /// The answer: plain text with one trailing newline, as SDKs expect it.
     pub(super) fn response(&self) -> Response<BoxBody> {
         let mut response = Response::with_body(self.status(), BoxBody::new(format!("{self}\n")));
-        let mut set = |name: HeaderName, value| {
+        let mut set = |name: HeaderName, value: &'static str| {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         };
         set(header::CONTENT_TYPE, "text/plain; charset=utf-8");
@@ -148,6 +151,11 @@ impl ApiError {
             Self::WrongMethod(allowed) => set(header::ALLOW, allowed),
             Self::UpgradeRequired => set(header::UPGRADE, "websocket"),
             Self::Overloaded => set(header::RETRY_AFTER, "1"),
+            Self::TooMany(exhausted) => {
+                // Whole seconds, and never "at once".
+                let seconds = exhausted.retry_after.as_secs() + 1;
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
             _ => {}
         }
         response

@@ -15,7 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::info::{Attribute, Info};
 use crate::app::App;
 use crate::hub::{Census, Event, Publish};
-use crate::node::Node;
+use crate::node::{Budget, Node};
 use crate::protocol::{
     CachedEvent, ChannelName, Frame, InvalidSocketId, Query, SocketId, cut, data_literal, is_longer, object,
     string,
@@ -71,7 +71,7 @@ pub(super) fn trigger(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<A
     let of_query = in_query(&signed.query);
     let of_query = if of_query.is_empty() { String::new() } else { Value::Object(of_query).to_string() };
     let event = publication(&signed.app, fields(text)?.or(fields(&of_query)?), Addressing::Many)?;
-    node.check_room()?;
+    admit(node, &signed.app, event.channels.len())?;
     let channels = publish(node, &signed.app, &event);
     Ok(if event.info.is_empty() { nothing() } else { Answer::Json(json!({ "channels": channels })) })
 }
@@ -95,7 +95,7 @@ pub(super) fn trigger_batch(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Re
         let fields = fields(object(entry).ok_or(EXPECTED)?)?;
         events.push(publication(&signed.app, fields, Addressing::One)?);
     }
-    node.check_room()?;
+    admit(node, &signed.app, events.len())?;
     let infos: Vec<Value> = events
         .iter()
         .map(|event| publish(node, &signed.app, event).into_iter().next().map_or(json!({}), |(_, info)| info))
@@ -117,9 +117,15 @@ pub(super) fn trigger_on_channel(
     fields.insert("data".to_owned(), json!(text));
     let text = Value::Object(fields).to_string();
     let event = publication(&signed.app, self::fields(&text)?, Addressing::One)?;
-    node.check_room()?;
+    admit(node, &signed.app, 1)?;
     publish(node, &signed.app, &event);
     Ok(Answer::Accepted)
+}
+
+/// Whether so many events may be published now, all of them.
+fn admit(node: &Node, app: &App, events: usize) -> Result<(), ApiError> {
+    node.check_room()?;
+    Ok(node.spend(app, Budget::Publishes, events)?)
 }
 
 /// What is answered when nothing was asked.

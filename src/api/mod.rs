@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Api, ExtraneousParameters};
 use crate::guard::{HEAD_MAX, is_too_long};
-use crate::node::Node;
+use crate::node::{Budget, Node};
 use crate::protocol::{ChannelName, cut, is_user_id};
 use crate::ws;
 
@@ -95,6 +95,7 @@ async fn answer(request: &Request, payload: Payload, node: &Node) -> Result<Answ
     };
     let tolerance_s = node.config().api.timestamp_tolerance_s;
     let signed = Signed::check(unchecked, &route, &node.apps(), tolerance_s, SystemTime::now())?;
+    node.spend(&signed.app, Budget::Requests, 1).map_err(ApiError::from)?;
     if node.config().api.extraneous_parameters == ExtraneousParameters::Refuse {
         check_extraneous(&signed, &route.resource)?;
     }

@@ -48,6 +48,12 @@ impl Memberships {
         }
     }
 
+    /// How many channels the client has subscribed to: its own as a user and those it watches are not counted.
+    pub(super) fn subscriptions(&self) -> usize {
+        let counted = |each: &&Membership| each.is_subscription() && !each.channel.kind().is_user();
+        self.list.iter().filter(counted).count()
+    }
+
     /// Adds one; returns where it stands.
     pub(super) fn push(&mut self, membership: Membership) -> usize {
         let at = self.list.len();

@@ -178,6 +178,10 @@ impl Connection {
         if self.subscription(wanted).is_some() {
             return Err(ClientError::ExistingSubscription(wanted.to_owned()));
         }
+        let max = self.app.subscriptions_max;
+        if max > 0 && self.memberships.subscriptions() >= max {
+            return Err(ClientError::TooManySubscriptions { max });
+        }
         if !channel.kind().is_authorized() {
             return Ok(Request::Subscribe { channel, member: None });
         }

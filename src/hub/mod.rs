@@ -37,11 +37,19 @@ pub use crate::hub::effect::{
 /// A share of the node's channels.
 #[derive(Debug)]
 pub struct Hub {
-    apps: HashMap<AppId, HashMap<ChannelName, Channel>>,
+    apps: HashMap<AppId, Channels>,
     /// Channels that need attention at a time of their own, soonest first.
     due: BinaryHeap<Reverse<Due>>,
     epochs: Epochs,
     debounce: Duration,
+}
+
+/// The channels of one app.
+#[derive(Debug, Default)]
+struct Channels {
+    by_name: HashMap<ChannelName, Channel>,
+    /// How many of them have subscribers; users' own channels are left out.
+    occupied: usize,
 }
 
 /// Joining or leaving a channel.
@@ -195,6 +203,9 @@ impl Hub {
         if channel.needs_care() {
             self.look_after(app, &joined.channel, now);
         }
+        if first {
+            self.count_occupied(app, &joined.channel, |count| count + 1);
+        }
         Ok(joined)
     }
 
@@ -213,7 +224,11 @@ impl Hub {
             let user = old.member.filter(|_| leaves).map(|member| member.user_id.clone());
             channel.leaving.get_or_insert_default().add(user, last, told_at);
         }
-        if channel.needs_care() {
+        let needs_care = channel.needs_care();
+        if last {
+            self.count_occupied(old.app, old.channel, |count| count.saturating_sub(1));
+        }
+        if needs_care {
             self.look_after(old.app, old.channel, old.now);
         }
     }
@@ -278,7 +293,7 @@ impl Hub {
     /// Everybody who has gone and was not reported yet, to be restored by the node's next life.
     pub fn leavers(&self) -> impl Iterator<Item = Leavers> {
         self.apps.iter().flat_map(|(app, channels)| {
-            channels.iter().filter_map(|(name, channel)| {
+            channels.by_name.iter().filter_map(|(name, channel)| {
                 let leaving = channel.leaving.as_ref()?;
                 Some(Leavers {
                     app: app.clone(),
@@ -349,7 +364,7 @@ impl Hub {
         prefix: &'a str,
         now: Instant,
     ) -> impl Iterator<Item = (&'a ChannelName, Census)> {
-        let channels = self.apps.get(app).into_iter().flatten();
+        let channels = self.apps.get(app).into_iter().flat_map(|channels| &channels.by_name);
         channels
             .filter(move |(name, channel)| {
                 !channel.subscribers.is_empty() && !name.kind().is_user() && name.as_str().starts_with(prefix)
@@ -357,35 +372,49 @@ impl Hub {
             .map(move |(name, channel)| (name, channel.census(now)))
     }
 
+    /// How many channels of an app have subscribers; users' own channels are left out.
+    pub fn occupied_count(&self, app: &str) -> usize {
+        self.apps.get(app).map_or(0, |channels| channels.occupied)
+    }
+
     /// Every app that has channels here, for counting: kinds of channel and their subscriptions.
     pub fn all(&self) -> impl Iterator<Item = (&AppId, &ChannelName, u64)> {
         self.apps.iter().flat_map(|(app, channels)| {
-            channels.iter().map(move |(name, channel)| (app, name, channel.subscribers.total()))
+            channels.by_name.iter().map(move |(name, channel)| (app, name, channel.subscribers.total()))
         })
     }
 
     fn channel(&self, app: &str, channel: &ChannelName) -> Option<&Channel> {
-        self.apps.get(app)?.get(channel)
+        self.apps.get(app)?.by_name.get(channel)
     }
 
     fn existing(&mut self, app: &str, channel: &ChannelName) -> Option<&mut Channel> {
-        self.apps.get_mut(app)?.get_mut(channel)
+        self.apps.get_mut(app)?.by_name.get_mut(channel)
     }
 
     fn entry(&mut self, app: &App, name: &ChannelName) -> &mut Channel {
         let epochs = &mut self.epochs;
         let channels = self.apps.entry(app.id.clone()).or_default();
-        channels.entry(name.clone()).or_insert_with(|| Channel::new(name.clone(), epochs.next()))
+        channels.by_name.entry(name.clone()).or_insert_with(|| Channel::new(name.clone(), epochs.next()))
+    }
+
+    /// A channel has got its first subscriber, or lost its last one.
+    fn count_occupied(&mut self, app: &App, name: &ChannelName, change: impl FnOnce(usize) -> usize) {
+        if !name.kind().is_user()
+            && let Some(channels) = self.apps.get_mut(&app.id)
+        {
+            channels.occupied = change(channels.occupied);
+        }
     }
 
     /// Forgets a channel that nobody listens to: its app is gone.
     fn abandon(&mut self, app: &AppId, name: &ChannelName) {
         let Some(channels) = self.apps.get_mut(app) else { return };
         let deserted = |channel: &Channel| channel.subscribers.is_empty() && channel.watchers.is_empty();
-        if channels.get(name).is_some_and(deserted) {
-            channels.remove(name);
+        if channels.by_name.get(name).is_some_and(deserted) {
+            channels.by_name.remove(name);
         }
-        if channels.is_empty() {
+        if channels.by_name.is_empty() {
             self.apps.remove(app);
         }
     }
@@ -393,11 +422,11 @@ impl Hub {
     /// Forgets a channel with nothing left, or notes when it next needs attention.
     fn look_after(&mut self, app: &App, name: &ChannelName, now: Instant) {
         let Some(channels) = self.apps.get_mut(&app.id) else { return };
-        let Some(channel) = channels.get_mut(name) else { return };
+        let Some(channel) = channels.by_name.get_mut(name) else { return };
         if channel.is_over() {
-            channels.remove(name);
-            give_back(channels);
-            if channels.is_empty() {
+            channels.by_name.remove(name);
+            give_back(&mut channels.by_name);
+            if channels.by_name.is_empty() {
                 self.apps.remove(&app.id);
             }
             return;

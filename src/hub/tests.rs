@@ -543,6 +543,7 @@ fn compare(bench: &Bench, model: &Model) -> Result<(), TestCaseError> {
     occupied.sort_unstable();
     let mut channels: Vec<&str> = (0..3).filter(|at| model.count(*at) > 0).map(|at| CHANNELS[at]).collect();
     channels.sort_unstable();
+    prop_assert_eq!(bench.hub.occupied_count("1"), channels.len());
     prop_assert_eq!(occupied, channels);
     for (at, name) in CHANNELS.iter().enumerate() {
         let census = bench.hub.census("1", &channel(name), bench.now);

@@ -121,6 +121,10 @@ pub enum ClientError {
     UserInfoTooLong { max: usize },
     #[error("Presence channel {channel} is full (maximum {max} members)")]
     PresenceFull { channel: String, max: usize },
+    #[error("This connection has the maximum of {max} subscriptions")]
+    TooManySubscriptions { max: usize },
+    #[error("This application has the maximum of {max} channels")]
+    TooManyChannels { max: usize },
     #[error("Not authorized to subscribe to {}", cut(.0, SHOWN))]
     NotAuthorized(String),
 
@@ -147,6 +151,8 @@ pub enum ClientError {
     ClientEventWithoutSubscription(String),
     #[error("The client event rate limit of {per_s} per second was exceeded")]
     ClientEventRate { per_s: u32 },
+    #[error("The client event rate limit of {per_s} per second for the whole application was exceeded")]
+    AllClientEventsRate { per_s: u32 },
     #[error("Event name too long ({len} > {max})")]
     EventNameTooLong { len: usize, max: usize },
     #[error("The data content of this event exceeds the allowed maximum ({max} bytes)")]
@@ -171,7 +177,7 @@ impl ClientError {
     /// The code of `pusher:error`: almost always none, as for Pusher.
     pub fn code(&self) -> Option<u16> {
         match self {
-            Self::ClientEventRate { .. } => Some(4301),
+            Self::ClientEventRate { .. } | Self::AllClientEventsRate { .. } => Some(4301),
             Self::WatchlistTooLong { .. } => Some(4302),
             _ => None,
         }
@@ -194,7 +200,9 @@ impl ClientError {
             | Self::InvalidKey(_)
             | Self::InvalidSignature { .. }
             | Self::NotAuthorized(_) => Some(ErrorKind { name: "AuthError", status: 401 }),
-            Self::PresenceFull { .. } => Some(ErrorKind { name: "LimitReached", status: 403 }),
+            Self::PresenceFull { .. } | Self::TooManySubscriptions { .. } | Self::TooManyChannels { .. } => {
+                Some(ErrorKind { name: "LimitReached", status: 403 })
+            }
             _ => Some(ErrorKind { name: "InvalidRequest", status: 400 }),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::app::App;
 use crate::connection::{Membership, Refusal, Request, SigningIn};
 use crate::hub::{Audience, ChannelFull, Event, Position, Publish, Subscription};
-use crate::node::Overloaded;
+use crate::node::{Budget, Overloaded};
 use crate::protocol::{ChannelName, ClientError, Frame, Member, cut};
 use crate::worker::socket::Socket;
 use crate::worker::{Replies, Worker};
@@ -60,6 +60,8 @@ impl Worker {
             Request::SignIn(request) => self.sign_in(socket, app, request, now, replies),
             Request::Publish { channel, frame } => {
                 self.node.check_room().map_err(|Overloaded| ClientError::Overloaded)?;
+                let of_app = self.node.spend(app, Budget::ClientEvents, 1);
+                of_app.map_err(|out| ClientError::AllClientEventsRate { per_s: out.per_s })?;
                 let except = socket.connection.borrow().as_ref().map(|connection| connection.socket_id());
                 tracing::trace!(app = %app.id, channel = %channel, "client event");
                 let event = Event::Passing(frame);
@@ -80,6 +82,9 @@ impl Worker {
     ) -> Result<(), Refusal> {
         let refusal = |error| Refusal { error, channel: Some(channel.to_string()) };
         self.node.check_room().map_err(|Overloaded| refusal(ClientError::Overloaded))?;
+        if !self.node.has_room_for(app, &channel) {
+            return Err(refusal(ClientError::TooManyChannels { max: app.channels_max }));
+        }
         let notice = member.as_deref().map(|member| Frame::member_added(&channel, member));
         let worker = self.id;
         let new = Subscription { app, channel: &channel, worker, member: member.as_ref(), notice, now };

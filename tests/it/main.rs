@@ -16,6 +16,7 @@ mod drain;
 mod garbage;
 mod http_requests;
 mod http_robustness;
+mod limits;
 mod logs;
 mod metrics;
 mod models;
