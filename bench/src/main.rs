@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::machine::Machine;
 use crate::record::{Record, Run, Setting};
-use crate::scenario::Scenario;
+use crate::scenario::{Effort, Scenario};
 use crate::server::Kind;
 
 /// Measures Pusher Channels servers side by side.
@@ -92,6 +92,9 @@ struct RunArgs {
     /// A hundredth of the load, to see that everything works. Its figures mean nothing.
     #[arg(long)]
     quick: bool,
+    /// Let a receiver of webhooks be dead for so many times 30 seconds.
+    #[arg(long, default_value_t = 1.0)]
+    patience: f64,
     /// Where the results go.
     #[arg(long, default_value = "bench/results")]
     out: PathBuf,
@@ -153,7 +156,8 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
     for scenario in &scenarios {
         for round in 1..=args.rounds {
             for (name, kind) in servers.iter().filter(|(_, kind)| takes_part(kind, scenario, round, args)) {
-                let outcome = scenario.run(kind, &machine, args.quick)?;
+                let outcome =
+                    scenario.run(kind, &machine, Effort { quick: args.quick, patience: args.patience })?;
                 println!("{} {name} {round}/{}: {outcome}", scenario.about.name, args.rounds);
                 record.runs.push(Run {
                     scenario: scenario.about.name.clone(),
@@ -177,6 +181,7 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
 fn takes_part(kind: &Kind, scenario: &Scenario, round: usize, args: &RunArgs) -> bool {
     match kind {
         Kind::Fanfare(_) => true,
+        _ if scenario.ours.is_some() => false,
         Kind::Floor(_) => !scenario.beyond_floor,
         Kind::Sockudo { .. } | Kind::Soketi { .. } => round <= args.rival_rounds,
     }

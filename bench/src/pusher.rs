@@ -66,7 +66,8 @@ pub(crate) fn publish_batch(address: SocketAddr, events: &[(String, String)]) ->
 /// `GET channels/{name}` with its counts, signed.
 pub(crate) fn counts(address: SocketAddr, channel: &str) -> Vec<u8> {
     let info = if channel.starts_with("presence-") { "user_count" } else { "subscription_count" };
-    signed(address, "GET", &format!("/apps/{APP_ID}/channels/{channel}"), &format!("&info={info}"), "")
+    let path = format!("/apps/{APP_ID}/channels/{channel}");
+    signed(address, (KEY, SECRET), "GET", &path, &format!("&info={info}"), "")
 }
 
 /// `GET channels`, signed.
@@ -74,20 +75,32 @@ pub(crate) fn channels(address: SocketAddr) -> Vec<u8> {
     call(address, "GET", &format!("/apps/{APP_ID}/channels"), "")
 }
 
+/// `GET channels` of another app, signed.
+pub(crate) fn channels_of(address: SocketAddr, app: &str, key: &str, secret: &str) -> Vec<u8> {
+    signed(address, (key, secret), "GET", &format!("/apps/{app}/channels"), "", "")
+}
+
 fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> Vec<u8> {
-    signed(address, method, path, "", body)
+    signed(address, (KEY, SECRET), method, path, "", body)
 }
 
 /// A request of the HTTP API. `parameters` begin with `&` and sort behind those of the signature.
-fn signed(address: SocketAddr, method: &str, path: &str, parameters: &str, body: &str) -> Vec<u8> {
+fn signed(
+    address: SocketAddr,
+    (key, secret): (&str, &str),
+    method: &str,
+    path: &str,
+    parameters: &str,
+    body: &str,
+) -> Vec<u8> {
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let md5 = if body.is_empty() {
         String::new()
     } else {
         format!("&body_md5={}", hex::encode(Md5::digest(body.as_bytes())))
     };
-    let query = format!("auth_key={KEY}&auth_timestamp={timestamp}&auth_version=1.0{md5}{parameters}");
-    let signature = Secret::new(SECRET).sign(&[format!("{method}\n{path}\n{query}").as_bytes()]);
+    let query = format!("auth_key={key}&auth_timestamp={timestamp}&auth_version=1.0{md5}{parameters}");
+    let signature = Secret::new(secret).sign(&[format!("{method}\n{path}\n{query}").as_bytes()]);
     let head = format!(
         "{method} {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: {address}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::machine;
 use crate::pusher::{APP_ID, KEY, SECRET};
 
@@ -30,6 +32,8 @@ pub(crate) struct Server {
     core: usize,
     child: Child,
     address: SocketAddr,
+    /// Where its configuration is, if it has one.
+    config: Option<PathBuf>,
 }
 
 /// What a process has used up so far, and what it holds.
@@ -61,7 +65,7 @@ impl Kind {
 
     /// For the report.
     pub(crate) fn command_line(&self) -> String {
-        let command = self.command(0);
+        let command = self.command(0, None);
         // Where a file happens to lie says nothing to the reader.
         let name = |text: &OsStr| {
             let text = text.to_string_lossy().into_owned();
@@ -78,15 +82,20 @@ impl Kind {
         environment.chain(words).collect::<Vec<_>>().join(" ")
     }
 
-    fn command(&self, port: u16) -> Command {
+    fn command(&self, port: u16, config: Option<&Path>) -> Command {
         let on = |binary: &Path| Command::new(binary);
         match self {
             Self::Fanfare(binary) => {
                 let mut command = on(binary);
-                command.env("FANFARE_APP_ID", APP_ID).env("FANFARE_APP_KEY", KEY);
-                command.env("FANFARE_APP_SECRET", SECRET).env("FANFARE_APP_CLIENT_EVENTS", "true");
-                command.env("FANFARE_APP_CLIENT_EVENTS_PER_S", "1000000");
-                command.env("FANFARE_APP_PRESENCE_MEMBERS_MAX", "100000");
+                match config {
+                    Some(file) => drop(command.env("FANFARE_CONFIG", file)),
+                    None => {
+                        command.env("FANFARE_APP_ID", APP_ID).env("FANFARE_APP_KEY", KEY);
+                        command.env("FANFARE_APP_SECRET", SECRET).env("FANFARE_APP_CLIENT_EVENTS", "true");
+                        command.env("FANFARE_APP_CLIENT_EVENTS_PER_S", "1000000");
+                        command.env("FANFARE_APP_PRESENCE_MEMBERS_MAX", "100000");
+                    }
+                }
                 command.args(["serve", "--set", &format!("server.bind=127.0.0.1:{port}")]);
                 command.args(["--set", "server.workers=1", "--set", "metrics.bind="]);
                 command
@@ -129,11 +138,16 @@ fn found(path: &Path) -> io::Result<PathBuf> {
 
 impl Server {
     /// Starts a server on a core of its own and waits until it accepts connections.
-    pub(crate) fn start(kind: &Kind, core: usize) -> io::Result<Self> {
+    /// With a `config`, it is given that instead of the settings that all scenarios share.
+    pub(crate) fn start(kind: &Kind, core: usize, config: Option<&str>) -> io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let child = launch(kind, core, port)?;
-        let mut server = Self { kind: kind.clone(), core, child, address };
+        let file = config.map(|_| std::env::temp_dir().join(format!("fanfare-bench-{port}.toml")));
+        if let (Some(file), Some(config)) = (&file, config) {
+            fs::write(file, config)?;
+        }
+        let child = launch(kind, core, port, file.as_deref())?;
+        let mut server = Self { kind: kind.clone(), core, child, address, config: file };
         server.wait()?;
         Ok(server)
     }
@@ -141,7 +155,7 @@ impl Server {
     /// Kills it and starts it again on the same port, without waiting for it.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         self.kill();
-        self.child = launch(&self.kind, self.core, self.address.port())?;
+        self.child = launch(&self.kind, self.core, self.address.port(), self.config.as_deref())?;
         Ok(())
     }
 
@@ -158,6 +172,17 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Puts another configuration in the place of the one it was started with.
+    pub(crate) fn rewrite(&self, config: &str) -> io::Result<()> {
+        self.config.as_ref().map_or(Ok(()), |file| fs::write(file, config))
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.ok_or(io::ErrorKind::NotFound)?, signal).map_err(Into::into)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -188,8 +213,8 @@ impl Server {
     }
 }
 
-fn launch(kind: &Kind, core: usize, port: u16) -> io::Result<Child> {
-    let wanted = kind.command(port);
+fn launch(kind: &Kind, core: usize, port: u16, config: Option<&Path>) -> io::Result<Child> {
+    let wanted = kind.command(port, config);
     let mut command = Command::new("taskset");
     command.arg("-c").arg(core.to_string()).arg(wanted.get_program()).args(wanted.get_args());
     command.envs(wanted.get_envs().filter_map(|(key, value)| Some((key, value?))));
@@ -200,5 +225,8 @@ fn launch(kind: &Kind, core: usize, port: u16) -> io::Result<Child> {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+        if let Some(file) = &self.config {
+            let _ = fs::remove_file(file);
+        }
     }
 }

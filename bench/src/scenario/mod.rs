@@ -4,6 +4,7 @@ mod churn;
 mod day;
 mod fan_out;
 mod idle;
+mod operate;
 mod presence;
 mod slow;
 mod small;
@@ -25,7 +26,18 @@ pub(crate) struct Scenario {
     pub(crate) about: About,
     /// It asks for what the floor does not have.
     pub(crate) beyond_floor: bool,
+    /// It asks for what only Fanfare has: the configuration it is played with.
+    pub(crate) ours: Option<fn() -> String>,
     play: Play,
+}
+
+/// How much of the load there is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// A hundredth of it, to see that everything works.
+    pub(crate) quick: bool,
+    /// How many times longer what is bad for a server goes on, where that matters.
+    pub(crate) patience: f64,
 }
 
 /// What one run has come to.
@@ -37,10 +49,19 @@ pub(crate) struct Outcome {
 
 /// Every scenario, in the order of the report.
 pub(crate) fn all() -> Vec<Scenario> {
-    [idle::all(), fan_out::all(), small::all(), presence::all(), churn::all(), slow::all(), day::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        idle::all(),
+        fan_out::all(),
+        small::all(),
+        presence::all(),
+        churn::all(),
+        slow::all(),
+        day::all(),
+        operate::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 impl Scenario {
@@ -51,7 +72,7 @@ impl Scenario {
         play: impl Fn(&mut Stage) -> io::Result<()> + 'static,
     ) -> Self {
         let about = About { name: name.into(), about: about.into(), headlines };
-        Self { about, beyond_floor: false, play: Box::new(play) }
+        Self { about, beyond_floor: false, ours: None, play: Box::new(play) }
     }
 
     fn beyond_floor(mut self) -> Self {
@@ -59,10 +80,16 @@ impl Scenario {
         self
     }
 
+    fn ours(mut self, config: fn() -> String) -> Self {
+        self.ours = Some(config);
+        self
+    }
+
     /// Starts a server and plays the scenario against it.
-    pub(crate) fn run(&self, kind: &Kind, machine: &Machine, quick: bool) -> io::Result<Outcome> {
-        let server = Server::start(kind, machine.server_core)?;
-        let mut stage = Stage::new(server, quick)?;
+    pub(crate) fn run(&self, kind: &Kind, machine: &Machine, effort: Effort) -> io::Result<Outcome> {
+        let config = self.ours.map(|config| config());
+        let server = Server::start(kind, machine.server_core, config.as_deref())?;
+        let mut stage = Stage::new(server, effort)?;
         // What a server does not manage is a fault of that run, and no reason to lose all others.
         if let Err(error) = (self.play)(&mut stage) {
             stage.outcome.faults.push(format!("broken off: {error}"));

@@ -7,7 +7,7 @@ use crate::crowd::{Crowd, Heard};
 use crate::ledger::{Ledger, Stamp};
 use crate::machine;
 use crate::pusher;
-use crate::scenario::Outcome;
+use crate::scenario::{Effort, Outcome};
 use crate::server::{Sample, Server};
 
 /// How long anything may take before a run is broken off.
@@ -25,6 +25,10 @@ pub(crate) struct Stage {
     /// The caller that asks questions, once there was one.
     asker: Option<usize>,
     quick: bool,
+    /// See [`Effort`].
+    pub(crate) patience: f64,
+    /// Channels made up so far.
+    pub(crate) visited: usize,
 }
 
 /// What is known of every peer, and what they have heard so far.
@@ -44,6 +48,8 @@ pub(crate) struct Desk {
     pub(crate) body: String,
     pub(crate) pongs: u64,
     pub(crate) member_added: u64,
+    /// When clients were told to come back elsewhere.
+    pub(crate) goodbyes: Vec<Instant>,
     faults: Vec<String>,
 }
 
@@ -86,9 +92,11 @@ impl Spent {
 }
 
 impl Stage {
-    pub(crate) fn new(server: Server, quick: bool) -> io::Result<Self> {
+    pub(crate) fn new(server: Server, effort: Effort) -> io::Result<Self> {
         let crowd = Crowd::new(server.address())?;
-        Ok(Self { server, crowd, desk: Desk::new(), outcome: Outcome::default(), asker: None, quick })
+        let Effort { quick, patience } = effort;
+        let (desk, outcome) = (Desk::new(), Outcome::default());
+        Ok(Self { server, crowd, desk, outcome, asker: None, quick, patience, visited: 0 })
     }
 
     /// A number of things, fewer if only the workings are to be seen.
@@ -212,6 +220,24 @@ impl Stage {
         self.until("an answer", |desk| desk.replies > before)?;
         self.desk.idle.retain(|id| *id != caller);
         Ok(std::mem::take(&mut self.desk.body))
+    }
+
+    /// Waits until an app is served: its API answers.
+    pub(crate) fn until_served(&mut self, app: &str, key: &str, secret: &str) -> io::Result<()> {
+        let limit = Instant::now() + LIMIT;
+        loop {
+            let known = self.desk.faults.len();
+            self.ask(pusher::channels_of(self.crowd.address(), app, key, secret))?;
+            // That it was not served yet is no fault.
+            if self.desk.faults.len() == known {
+                return Ok(());
+            }
+            self.desk.faults.truncate(known);
+            if Instant::now() > limit {
+                return Err(io::Error::other(format!("app {app} is not served")));
+            }
+            self.rest(Duration::from_millis(5))?;
+        }
     }
 
     /// A number in the answer about a channel.
@@ -382,6 +408,7 @@ impl Desk {
             body: String::new(),
             pongs: 0,
             member_added: 0,
+            goodbyes: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -467,6 +494,8 @@ impl Desk {
             self.member_added += 1;
         } else if says("member_removed") {
             self.client(id).removals += 1;
+        } else if says("\"code\":4200") {
+            self.goodbyes.push(Instant::now());
         } else if says("pusher:error") || says("subscription_error") {
             self.fault(format!("a client was told: {}", String::from_utf8_lossy(message)));
         }
