@@ -95,7 +95,8 @@ fn reload(stage: &mut Stage) -> io::Result<()> {
     for id in &ids[..listening] {
         stage.desk.ledger.owe(*id, 0);
     }
-    stage.callers(2);
+    // One, since what two publish at the same time has no order.
+    stage.callers(1);
     let address = stage.crowd.address();
     let load = |stage: &mut Stage| {
         stage.desk.ledger.forget_latency();
@@ -107,24 +108,35 @@ fn reload(stage: &mut Stage) -> io::Result<()> {
     };
     load(stage)?; // a warm-up
     let without = load(stage)?;
-    let (mut with, mut longest) = (0.0_f64, 0.0_f64);
+    let mut with = 0.0_f64;
     for round in 1..=5 {
-        // Every app changes, and one comes that was not there.
-        let marked = format!(
-            "connections_max = {}\n[[apps]]\nid = \"new-{round}\"\nkeys = [{{ key = \"new\", secret = \"s\" }}]",
-            100_000 + round
-        );
-        stage.server.rewrite(&config("server.watch_config = false", &marked, 10_000))?;
-        let ordered = Instant::now();
-        stage.server.signal(rustix::process::Signal::HUP)?;
+        order_reload(stage, round)?;
         with = with.max(load(stage)?);
-        stage.until_served(&format!("new-{round}"), "new", "s")?;
-        longest = longest.max(ordered.elapsed().as_secs_f64());
+        stage.until_served(&new_app(round), "new", "s")?;
     }
+    let ordered = Instant::now();
+    order_reload(stage, 6)?;
+    stage.until_served(&new_app(6), "new", "s")?;
+    let took = ordered.elapsed();
     stage.figure("p99_times_without", with / without);
-    stage.figure("reload_s", longest);
+    stage.figure("reload_s", took.as_secs_f64());
     stage.figure("dropped", stage.desk.gone as f64);
     Ok(())
+}
+
+fn new_app(round: usize) -> String {
+    format!("new-{round}")
+}
+
+/// One app changes, one comes, one goes, and 10,000 stay.
+fn order_reload(stage: &Stage, round: usize) -> io::Result<()> {
+    let new = format!(
+        "connections_max = {}\n[[apps]]\nid = \"{}\"\nkeys = [{{ key = \"new\", secret = \"s\" }}]",
+        100_000 + round,
+        new_app(round)
+    );
+    stage.server.rewrite(&config("server.watch_config = false", &new, 10_000))?;
+    stage.server.signal(rustix::process::Signal::HUP)
 }
 
 fn webhooks_down(stage: &mut Stage) -> io::Result<()> {
@@ -137,7 +149,7 @@ fn webhooks_down(stage: &mut Stage) -> io::Result<()> {
         stage.desk.ledger.owe(*id, 0);
     }
     let restless = stage.gather(20, |_| Vec::new())?;
-    stage.callers(2);
+    stage.callers(1);
     let without = phase(stage, &restless, 10.0)?;
     let before = stage.server.sample().rss_bytes;
     stage.server.rewrite(&config(WEBHOOK_SETTINGS, &format!("[[apps.webhooks]]\nurl = \"{url}\""), 0))?;
