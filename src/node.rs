@@ -225,9 +225,13 @@ impl Node {
             }
             usages
         });
-        self.apps.store(Arc::new(apps.sharing(&self.apps())));
-        for outlet in &self.outlets {
-            outlet.post(Letter::AppsChanged);
+        let before = self.apps.load_full();
+        let apps = Arc::new(apps.sharing(&before));
+        self.apps.store(apps.clone());
+        // Apps that have only been added have no connections that would have to know.
+        let stays = |app: &Arc<App>| apps.by_id(&app.id).is_some_and(|now| Arc::ptr_eq(now, app));
+        if !before.all().all(stays) {
+            self.outlets.iter().for_each(|outlet| outlet.post(Letter::AppsChanged));
         }
     }
 

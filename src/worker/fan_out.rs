@@ -81,7 +81,7 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
         }
         hands.flush().await;
         if apps_changed {
-            hands.worker.follow_apps();
+            hands.worker.follow_apps().await;
         }
         if let Some(over) = draining {
             hands.worker.drain(over);

@@ -26,9 +26,10 @@ use actix_rt::net::TcpStream;
 use bytes::Bytes;
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use tokio::task::yield_now;
 use tokio::time::MissedTickBehavior;
 
-use crate::app::App;
+use crate::app::{App, Apps};
 use crate::connection::Connection;
 use crate::hub::WorkerId;
 use crate::node::{Letter, Mailbox, Node, Permit};
@@ -40,6 +41,9 @@ use crate::worker::wheel::{TICK, Wheel, ticks};
 
 /// Bytes read at a time. One buffer serves all sockets of the worker.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Connections looked at in a row when apps have changed, before others get the thread.
+const FOLLOWED_IN_A_ROW: usize = 1024;
 
 /// One thread's share of the server.
 pub struct Worker {
@@ -242,22 +246,29 @@ impl Worker {
     }
 
     /// Lets connections live by the settings that their app has now, or go if it has none for them.
-    fn follow_apps(self: &Rc<Self>) {
-        let apps = self.node.apps();
+    async fn follow_apps(self: &Rc<Self>) {
+        let apps = self.node.apps().clone();
         let all = self.wheel.borrow().all();
-        for socket in all {
-            let before = socket.connection.borrow().as_ref().map(|connection| connection.app().clone());
-            let Some(before) = before else { continue };
-            match apps.by_id(&before.id) {
-                None => self.close(&socket, CloseReason::UnknownApp),
-                Some(now) if !now.enabled => self.close(&socket, CloseReason::AppDisabled),
-                Some(now) if Arc::ptr_eq(now, &before) => {}
-                Some(now) => {
-                    if let Some(connection) = &mut *socket.connection.borrow_mut() {
-                        connection.follow(now.clone());
-                    }
-                    self.look_at_next(&socket);
+        for some in all.chunks(FOLLOWED_IN_A_ROW) {
+            for socket in some {
+                self.follow_app(socket, &apps);
+            }
+            yield_now().await;
+        }
+    }
+
+    fn follow_app(self: &Rc<Self>, socket: &Rc<Socket>, apps: &Apps) {
+        let before = socket.connection.borrow().as_ref().map(|connection| connection.app().clone());
+        let Some(before) = before else { return };
+        match apps.by_id(&before.id) {
+            None => self.close(socket, CloseReason::UnknownApp),
+            Some(now) if !now.enabled => self.close(socket, CloseReason::AppDisabled),
+            Some(now) if Arc::ptr_eq(now, &before) => {}
+            Some(now) => {
+                if let Some(connection) = &mut *socket.connection.borrow_mut() {
+                    connection.follow(now.clone());
                 }
+                self.look_at_next(socket);
             }
         }
     }
