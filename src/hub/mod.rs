@@ -163,7 +163,7 @@ impl Hub {
         effects: &mut Vec<Effect>,
     ) -> Result<Joined, ChannelFull> {
         let Subscription { app, now, .. } = new;
-        let channel = self.entry(app, new.channel);
+        let (channel, occupied) = self.entry_of(app, new.channel);
         if let Some(member) = new.member {
             let roster = channel.roster.get_or_insert_default();
             if roster.len() >= app.presence_members_max && !roster.contains(&member.user_id) {
@@ -186,6 +186,9 @@ impl Hub {
         // Told before it is added: the others' workers are woken, its own need not be.
         out.notify(channel, new.notice, first, joins);
         channel.subscribers.add(new.worker);
+        if first && !channel.name.kind().is_user() {
+            *occupied += 1;
+        }
         let cached = channel.name.kind().is_cached().then(|| {
             let cached = channel.cached(now).map(|(event, _)| event.frame.clone());
             if cached.is_none() && channel.miss(now) {
@@ -203,18 +206,18 @@ impl Hub {
         if channel.needs_care() {
             self.look_after(app, &joined.channel, now);
         }
-        if first {
-            self.count_occupied(app, &joined.channel, |count| count + 1);
-        }
         Ok(joined)
     }
 
     /// Takes a connection out of a channel it had joined with the same worker and member.
     pub fn unsubscribe(&mut self, old: Subscription<'_>, effects: &mut Vec<Effect>) {
         let told_at = old.now + self.debounce;
-        let Some(channel) = self.existing(&old.app.id, old.channel) else { return };
+        let Some((channel, occupied)) = self.existing_of(&old.app.id, old.channel) else { return };
         let mut out = Out { app: old.app, effects };
         let last = channel.subscribers.remove(old.worker);
+        if last && !channel.name.kind().is_user() {
+            *occupied -= 1;
+        }
         let leaves = old.member.is_some_and(|member| {
             channel.roster.as_mut().is_some_and(|roster| Arc::make_mut(roster).leave(&member.user_id))
         });
@@ -224,11 +227,7 @@ impl Hub {
             let user = old.member.filter(|_| leaves).map(|member| member.user_id.clone());
             channel.leaving.get_or_insert_default().add(user, last, told_at);
         }
-        let needs_care = channel.needs_care();
-        if last {
-            self.count_occupied(old.app, old.channel, |count| count.saturating_sub(1));
-        }
-        if needs_care {
+        if channel.needs_care() {
             self.look_after(old.app, old.channel, old.now);
         }
     }
@@ -389,22 +388,25 @@ impl Hub {
     }
 
     fn existing(&mut self, app: &str, channel: &ChannelName) -> Option<&mut Channel> {
-        self.apps.get_mut(app)?.by_name.get_mut(channel)
+        self.existing_of(app, channel).map(|(channel, _)| channel)
     }
 
     fn entry(&mut self, app: &App, name: &ChannelName) -> &mut Channel {
-        let epochs = &mut self.epochs;
-        let channels = self.apps.entry(app.id.clone()).or_default();
-        channels.by_name.entry(name.clone()).or_insert_with(|| Channel::new(name.clone(), epochs.next()))
+        self.entry_of(app, name).0
     }
 
-    /// A channel has got its first subscriber, or lost its last one.
-    fn count_occupied(&mut self, app: &App, name: &ChannelName, change: impl FnOnce(usize) -> usize) {
-        if !name.kind().is_user()
-            && let Some(channels) = self.apps.get_mut(&app.id)
-        {
-            channels.occupied = change(channels.occupied);
-        }
+    /// A channel, and how many of its app are occupied.
+    fn existing_of(&mut self, app: &str, channel: &ChannelName) -> Option<(&mut Channel, &mut usize)> {
+        let Channels { by_name, occupied } = self.apps.get_mut(app)?;
+        Some((by_name.get_mut(channel)?, occupied))
+    }
+
+    fn entry_of(&mut self, app: &App, name: &ChannelName) -> (&mut Channel, &mut usize) {
+        let epochs = &mut self.epochs;
+        let Channels { by_name, occupied } = self.apps.entry(app.id.clone()).or_default();
+        let channel =
+            by_name.entry(name.clone()).or_insert_with(|| Channel::new(name.clone(), epochs.next()));
+        (channel, occupied)
     }
 
     /// Forgets a channel that nobody listens to: its app is gone.
