@@ -35,6 +35,8 @@ pub mod worker;
 
 pub mod webhook;
 
+pub mod health;
+
 pub mod guard;
 
 pub mod ws;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -23,7 +23,7 @@ use crate::hub::{
     Body, Census, ChannelFull, Delivery, Effect, Fact, Hub, Joined, Leavers, Occurrence, Publish,
     Subscription, Watched, WorkerId,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OTHER_APPS, State, Tally};
 use crate::protocol::{ChannelName, CloseReason, Roster};
 use crate::rate::Rate;
 
@@ -47,6 +47,8 @@ pub struct Node {
     // Keyed: a client that chooses channel names cannot aim at one hub.
     hasher: RandomState,
     outlets: Box<[Outlet<Letter>]>,
+    /// When each worker was last seen to be alive, in milliseconds since the node began.
+    beats: Box<[AtomicU64]>,
     /// Of workers that have not begun yet.
     mailboxes: Lock<Vec<(WorkerId, Mailbox<Letter>)>>,
     /// For webhooks.
@@ -54,6 +56,8 @@ pub struct Node {
     /// Until webhooks begin.
     occurred: Lock<Option<Mailbox<Occurrence>>>,
     open: Arc<AtomicUsize>,
+    /// Of apps that share a label, if soketi's metrics are wanted.
+    other_tally: Option<Arc<Tally>>,
     /// The node is about to stop: others should take what is new.
     leaving: AtomicBool,
     draining: AtomicBool,
@@ -70,6 +74,10 @@ struct Shard {
 #[derive(Debug, Default)]
 pub struct Usage {
     open: AtomicUsize,
+    /// It has a label of its own in the metrics, for as long as it is known.
+    labelled: bool,
+    /// None unless soketi's metrics are wanted; apps without a label of their own share one.
+    tally: Option<Arc<Tally>>,
     requests: Rate,
     publishes: Rate,
     client_events: Rate,
@@ -79,14 +87,33 @@ pub struct Usage {
 #[derive(Debug)]
 struct Outlet<L> {
     letters: UnboundedSender<L>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
+}
+
+/// How much waits in a mailbox.
+#[derive(Debug, Default)]
+struct Waiting {
+    letters: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    fn add(&self, bytes: usize) {
+        self.letters.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, letters: usize, bytes: usize) {
+        self.letters.fetch_sub(letters, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// The receiving end of a mailbox.
 #[derive(Debug)]
 pub struct Mailbox<L> {
     letters: UnboundedReceiver<L>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
 }
 
 /// What can wait in a mailbox.
@@ -98,8 +125,8 @@ pub trait Weighed {
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Letter {
-    /// Serve your listeners.
-    Deliver(Delivery),
+    /// Serve your listeners. With it, when the event was accepted, if that is what it is.
+    Deliver(Delivery, Option<Instant>),
     /// Apps have changed: let connections go whose app serves them no longer.
     AppsChanged,
     /// Close every connection, evenly over this time: the server stops.
@@ -111,6 +138,13 @@ pub enum Letter {
 pub struct Permit {
     usage: Arc<Usage>,
     open: Arc<AtomicUsize>,
+}
+
+impl Permit {
+    /// Where soketi's figures of the app are counted, if they are wanted.
+    pub fn tally(&self) -> Option<&Tally> {
+        self.usage.tally.as_deref()
+    }
 }
 
 impl Drop for Permit {
@@ -173,17 +207,20 @@ impl Node {
         let (outlets, mailboxes): (Vec<_>, Vec<_>) = (0..config.workers()).map(|_| mailbox()).unzip();
         let (occurrences, occurred) = mailbox();
         let debounce = Duration::from_secs(config.webhooks.debounce_s);
+        let beats = config.workers();
         let hub = || Lock::new(Shard { hub: Hub::new(rand::random(), debounce), effects: Vec::new() });
         let node = Self {
             metrics: Metrics::new(),
             hubs: (0..HUBS).map(|_| hub()).collect(),
             hasher: RandomState::new(),
             outlets: outlets.into(),
+            beats: (0..beats).map(|_| AtomicU64::new(0)).collect(),
             mailboxes: Lock::new((0..).map(WorkerId).zip(mailboxes).collect()),
             occurrences,
             occurred: Lock::new(Some(occurred)),
             usages: ArcSwap::default(),
             open: Arc::default(),
+            other_tally: config.metrics.soketi_names.then(Arc::default),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             config,
@@ -220,9 +257,7 @@ impl Node {
         self.usages.rcu(|usages| {
             let mut usages = HashMap::clone(usages);
             usages.retain(|id, usage| apps.by_id(id).is_some() || usage.open.load(Ordering::Relaxed) > 0);
-            for app in apps.all() {
-                usages.entry(app.id.clone()).or_default();
-            }
+            self.make_known(&mut usages, &apps);
             usages
         });
         let before = self.apps.load_full();
@@ -233,6 +268,29 @@ impl Node {
         if !before.all().all(stays) {
             self.outlets.iter().for_each(|outlet| outlet.post(Letter::AppsChanged));
         }
+    }
+
+    /// Gives each new app its figures. Those with the first ids get labels of their own in the metrics while there are
+    /// some; which app has one never changes while it is known, since its counters would jump.
+    fn make_known(&self, usages: &mut HashMap<AppId, Arc<Usage>>, apps: &Apps) {
+        let labelled = usages.values().filter(|usage| usage.labelled).count();
+        let mut labels = self.config.metrics.apps_max.saturating_sub(labelled);
+        let mut new: Vec<&AppId> = apps.all().map(|app| &app.id).collect();
+        new.retain(|id| !usages.contains_key(*id));
+        new.sort_unstable();
+        for id in new {
+            let labelled = labels > 0;
+            labels = labels.saturating_sub(1);
+            let of_others = self.other_tally.clone();
+            let tally = of_others.map(|others| if labelled { Arc::default() } else { others });
+            usages.insert(id.clone(), Arc::new(Usage { labelled, tally, ..Usage::default() }));
+        }
+    }
+
+    /// Where soketi's figures of an app are counted, if they are wanted.
+    pub fn tally(&self, app: &App) -> Option<Arc<Tally>> {
+        self.other_tally.as_ref()?;
+        self.usages.load().get(&app.id)?.tally.clone()
     }
 
     /// The figures.
@@ -318,12 +376,35 @@ impl Node {
     /// # Errors
     /// When it would only pile up: refuse it. The refusal is counted.
     pub fn check_room(&self) -> Result<(), Overloaded> {
-        let max = self.config.server.mailbox_bytes_max;
-        if self.outlets.iter().all(|outlet| outlet.waiting.load(Ordering::Relaxed) <= max) {
+        if !self.is_overloaded() {
             return Ok(());
         }
         self.metrics.overloads.inc();
         Err(Overloaded)
+    }
+
+    /// Whether more waits for some worker than may.
+    pub fn is_overloaded(&self) -> bool {
+        let max = self.config.server.mailbox_bytes_max;
+        self.outlets.iter().any(|outlet| outlet.waiting.bytes.load(Ordering::Relaxed) > max)
+    }
+
+    /// A worker says that it is alive.
+    pub fn beat(&self, worker: WorkerId) {
+        if let Some(beat) = self.beats.get(usize::from(worker.0)) {
+            beat.store(self.elapsed_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// For how long each worker has not said that it is alive.
+    pub fn silences(&self) -> impl Iterator<Item = Duration> {
+        let now = self.elapsed_ms();
+        let silence = move |beat: &AtomicU64| now.saturating_sub(beat.load(Ordering::Relaxed));
+        self.beats.iter().map(move |beat| Duration::from_millis(silence(beat)))
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether an app may have one more channel, if `channel` would be one. Two threads that ask at the same time may
@@ -358,10 +439,11 @@ impl Node {
         self.apply(&app.id, user, |hub, _| hub.unwatch(app, user, worker, now));
     }
 
-    /// See [`Hub::publish`]. Ask [`Node::check_room`] before.
+    /// See [`Hub::publish`]. Ask [`Node::check_room`] before, and count the event.
     pub fn publish(&self, new: Publish<'_>) -> Census {
-        self.metrics.events.inc();
-        self.apply(&new.app.id, new.channel, |hub, effects| hub.publish(new, effects))
+        let accepted = Some(new.now);
+        let shard = &mut *hold(self.shard(&new.app.id, new.channel));
+        self.run(shard, accepted, |hub, effects| hub.publish(new, effects))
     }
 
     /// See [`Hub::report`].
@@ -410,38 +492,55 @@ impl Node {
     pub fn settle(&self, now: Instant) {
         let apps = self.apps();
         for hub in &self.hubs {
-            self.run(&mut hold(hub), |hub, effects| {
+            self.run(&mut hold(hub), None, |hub, effects| {
                 hub.settle(now, |id| apps.by_id(id).map(|app| &**app), effects);
             });
         }
     }
 
-    /// The metrics page, with everything counted from state.
+    /// The metrics page.
     pub fn page(&self) -> Vec<u8> {
-        let metrics = &self.metrics;
-        // Counted here and set once, since two may ask for the page at the same time.
+        let soketi_port = self.config.metrics.soketi_names.then(|| self.config.server.bind.port());
+        self.metrics.page(&self.state(), soketi_port)
+    }
+
+    /// Everything that is counted from state.
+    fn state(&self) -> State {
+        let mut state = State { draining: self.is_leaving(), ..State::default() };
         let usages = self.usages.load();
-        let mut counts: HashMap<&str, (i64, i64)> = HashMap::new();
+        let label = |app: &AppId| match usages.get(app) {
+            Some(usage) if usage.labelled => app.to_string(),
+            _ => OTHER_APPS.to_owned(),
+        };
+        for (app, usage) in &**usages {
+            let figures = state.apps.entry(label(app)).or_default();
+            figures.connections += usage.open.load(Ordering::Relaxed);
+            figures.tally.clone_from(&usage.tally);
+        }
         for hub in &self.hubs {
             let shard = hold(hub);
-            for (app, channel, subscriptions) in shard.hub.all() {
-                if subscriptions == 0 || channel.kind().is_user() {
+            for (app, channels) in shard.hub.all() {
+                let mut occupied = channels.filter(|channel| channel.1 > 0).peekable();
+                if occupied.peek().is_none() {
                     continue;
                 }
-                let Some((app, _)) = usages.get_key_value(app) else { continue };
-                let (channels, all) = counts.entry(app).or_default();
-                *channels += 1;
-                *all += i64::try_from(subscriptions).unwrap_or(i64::MAX);
+                let figures = state.apps.entry(label(app)).or_default();
+                for (channel, subscriptions, members) in occupied {
+                    figures.add_channel(channel, subscriptions, members);
+                }
             }
         }
-        for (app, usage) in &**usages {
-            let (channels, subscriptions) = counts.get(&**app).copied().unwrap_or_default();
-            let connections = i64::try_from(usage.open.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-            metrics.connections.with_label_values(&[&**app]).set(connections);
-            metrics.channels.with_label_values(&[&**app]).set(channels);
-            metrics.subscriptions.with_label_values(&[&**app]).set(subscriptions);
-        }
-        metrics.page()
+        let waiting = |waiting: &Waiting| {
+            (waiting.letters.load(Ordering::Relaxed), waiting.bytes.load(Ordering::Relaxed))
+        };
+        state.mailboxes = self.outlets.iter().map(|outlet| waiting(&outlet.waiting)).collect();
+        state
+    }
+
+    fn shard(&self, app: &AppId, channel: &ChannelName) -> &Lock<Shard> {
+        let hash = self.hasher.hash_one((app, channel));
+        let at = usize::try_from(hash % HUBS as u64).unwrap_or_default();
+        &self.hubs[at]
     }
 
     /// Applies a command to the hub that owns the channel and hands its effects on, in order.
@@ -451,18 +550,21 @@ impl Node {
         channel: &ChannelName,
         command: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> R,
     ) -> R {
-        let hash = self.hasher.hash_one((app, channel));
-        let at = usize::try_from(hash % HUBS as u64).unwrap_or_default();
-        self.run(&mut hold(&self.hubs[at]), command)
+        self.run(&mut hold(self.shard(app, channel)), None, command)
     }
 
-    fn run<R>(&self, shard: &mut Shard, command: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> R) -> R {
+    fn run<R>(
+        &self,
+        shard: &mut Shard,
+        accepted: Option<Instant>,
+        command: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> R,
+    ) -> R {
         let answer = command(&mut shard.hub, &mut shard.effects);
         for effect in shard.effects.drain(..) {
             match effect {
                 Effect::Deliver(worker, delivery) => {
                     if let Some(outlet) = self.outlets.get(usize::from(worker.0)) {
-                        outlet.post(Letter::Deliver(delivery));
+                        outlet.post(Letter::Deliver(delivery, accepted));
                     }
                 }
                 Effect::Occurred(occurrence) => self.occurrences.post(occurrence),
@@ -480,16 +582,16 @@ fn hold<T>(lock: &Lock<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn mailbox<L>() -> (Outlet<L>, Mailbox<L>) {
     let (sender, receiver) = unbounded_channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
+    let waiting = Arc::<Waiting>::default();
     (Outlet { letters: sender, waiting: waiting.clone() }, Mailbox { letters: receiver, waiting })
 }
 
 impl<L: Weighed> Outlet<L> {
     fn post(&self, letter: L) {
-        self.waiting.fetch_add(letter.weight(), Ordering::Relaxed);
+        self.waiting.add(letter.weight());
         if let Err(unsent) = self.letters.send(letter) {
             // Whoever is gone has nothing left to do, and nothing waits for it.
-            self.waiting.fetch_sub(unsent.0.weight(), Ordering::Relaxed);
+            self.waiting.remove(1, unsent.0.weight());
         }
     }
 }
@@ -498,7 +600,7 @@ impl Weighed for Letter {
     fn weight(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Deliver(delivery) => delivery.body.weight(),
+                Self::Deliver(delivery, _) => delivery.body.weight(),
                 Self::AppsChanged | Self::Drain(_) => 0,
             }
     }
@@ -515,7 +617,48 @@ impl<L: Weighed> Mailbox<L> {
     pub async fn take(&mut self, letters: &mut Vec<L>, max: usize) -> bool {
         let taken = self.letters.recv_many(letters, max).await;
         let weight = letters.iter().map(L::weight).sum();
-        self.waiting.fetch_sub(weight, Ordering::Relaxed);
+        self.waiting.remove(taken, weight);
         taken > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::KeyPair;
+    use crate::protocol::Secret;
+
+    fn apps(ids: &[&str]) -> Apps {
+        let app = |id: &&str| {
+            let keys = vec![KeyPair { key: (*id).to_owned(), secret: Secret::new("s") }];
+            App { id: (*id).into(), keys, ..App::default() }
+        };
+        Apps::new(ids.iter().map(app)).expect("valid apps")
+    }
+
+    fn labels(node: &Node) -> Vec<String> {
+        node.state().apps.into_keys().collect()
+    }
+
+    #[test]
+    fn an_app_keeps_its_label_and_a_new_one_takes_what_became_free() {
+        let mut config = Config::default();
+        config.metrics.apps_max = 2;
+        let node = Node::new(config, apps(&["c", "b", "a"]));
+        assert_eq!(labels(&node), ["a", "b", "other"]);
+        node.replace_apps(apps(&["0", "a", "b", "c"]));
+        assert_eq!(labels(&node), ["a", "b", "other"], "whoever has one keeps it");
+        node.replace_apps(apps(&["b", "c", "d"]));
+        assert_eq!(labels(&node), ["b", "d", "other"], "whoever is among the others stays there");
+    }
+
+    #[test]
+    fn what_waits_in_a_mailbox_is_known_to_those_who_post() {
+        let node = Node::new(Config::default(), apps(&["a"]));
+        let letters = |node: &Node| node.state().mailboxes.iter().map(|mailbox| mailbox.0).sum::<usize>();
+        let workers = node.config().workers();
+        assert_eq!(letters(&node), workers, "each was told of the apps");
+        node.drain(Duration::ZERO);
+        assert_eq!(letters(&node), 2 * workers);
     }
 }

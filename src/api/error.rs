@@ -5,6 +5,7 @@ use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use thiserror::Error;
 
+use crate::metrics::Fault;
 use crate::node::{Exhausted, Overloaded};
 use crate::protocol::{QueryError, cut, one_line};
 
@@ -130,6 +131,23 @@ impl ApiError {
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// What the caller lacked to be believed; none if that was not what was wrong.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        Some(match self {
+            Self::MissingKey | Self::MissingVersion | Self::MissingTimestamp | Self::MissingBodyMd5 => {
+                Fault::Missing
+            }
+            Self::Query(_) | Self::WrongVersion => Fault::Malformed,
+            Self::UnknownApp => Fault::UnknownApp,
+            Self::UnknownKey => Fault::UnknownKey,
+            Self::InvalidSignature { .. } => Fault::InvalidSignature,
+            Self::TimestampExpired { .. } => Fault::ExpiredTimestamp,
+            Self::InvalidBodyMd5 => Fault::InvalidBodyMd5,
+            Self::AppDisabled => Fault::AppDisabled,
+            _ => return None,
+        })
     }
 
     /// The text without signatures, which are no business of a log.

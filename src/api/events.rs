@@ -258,6 +258,7 @@ fn channel(app: &App, name: &str) -> Result<ChannelName, ApiError> {
 fn publish(node: &Node, app: &App, event: &Publication<'_>) -> Map<String, Value> {
     let now = Instant::now();
     let mut infos = Map::new();
+    node.metrics().events_of_api.inc_by(event.channels.len() as u64);
     for channel in &event.channels {
         tracing::trace!(app = %app.id, channel = %channel, event = ?cut(event.name, 200), "published");
         let encoded = if channel.kind().is_cached() {

@@ -14,7 +14,7 @@ mod route;
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix_http::body::{BodyStream, BoxBody, MessageBody};
 use actix_http::header::{self, HeaderMap, HeaderValue};
@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 
 use crate::config::{Api, ExtraneousParameters};
 use crate::guard::{HEAD_MAX, is_too_long};
+use crate::health;
+use crate::metrics::{Door, Endpoint};
 use crate::node::{Budget, Node};
 use crate::protocol::{ChannelName, cut, is_user_id};
 use crate::ws;
@@ -43,23 +45,55 @@ pub enum Answer {
     Accepted,
 }
 
+impl Answer {
+    /// How long the body is.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Json(value) => value.to_string().len(),
+            Self::Text(text) => text.len(),
+            Self::Accepted => 0,
+        }
+    }
+}
+
 /// Answers one request.
 ///
 /// A service of actix-http itself: routing of actix-web for this one handler would cost 5 % of a publish.
 pub async fn serve(mut request: Request, node: &Node) -> Response<BoxBody> {
+    if let Some(page) = soketi_page(&request, node) {
+        return page;
+    }
+    let began = Instant::now();
     let payload = request.take_payload();
-    let response = match answer(&request, payload, node).await {
+    let route = Route::parse(request.path());
+    let endpoint = endpoint(route.as_ref().map(|route| &route.resource));
+    let response = match answer(&request, route, payload, node).await {
         Ok(Answer::Json(value)) => json_response(value.to_string()),
         Ok(Answer::Text(text)) => json_response(text),
         Ok(Answer::Accepted) => Response::new(StatusCode::ACCEPTED),
         Err(Refused::Options) => Response::new(StatusCode::NO_CONTENT),
         Err(Refused::Error(error)) => {
             tracing::debug!(path = ?cut(request.path(), 200), error = ?error.to_log(), "call refused");
+            if let Some(fault) = error.fault() {
+                node.metrics().auth.failed(Door::Api, fault);
+            }
             error.response()
         }
     };
-    node.metrics().api.with_label_values(&[response.status().as_str()]).inc();
+    node.metrics().api.answered(endpoint, response.status().as_str(), began.elapsed());
     response
+}
+
+/// What soketi answers beside the API, if that is wanted.
+fn soketi_page(request: &Request, node: &Node) -> Option<Response<BoxBody>> {
+    if !node.config().server.soketi_endpoints || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    Some(health::soketi(node, request.path())?.response())
+}
+
+fn endpoint(resource: Option<&Resource>) -> Endpoint {
+    resource.map_or(Endpoint::None, Resource::endpoint)
 }
 
 fn json_response(text: String) -> Response<BoxBody> {
@@ -81,8 +115,13 @@ impl From<ApiError> for Refused {
     }
 }
 
-async fn answer(request: &Request, payload: Payload, node: &Node) -> Result<Answer, Refused> {
-    let route = route(request);
+async fn answer(
+    request: &Request,
+    route: Option<Route<'_>>,
+    payload: Payload,
+    node: &Node,
+) -> Result<Answer, Refused> {
+    let route = check_route(request, route);
     // Read even if the request is refused already: only then the connection can be kept.
     let resource = route.as_ref().ok().map(|route| &route.resource);
     let body = body(request, payload, node, resource).await;
@@ -99,12 +138,18 @@ async fn answer(request: &Request, payload: Payload, node: &Node) -> Result<Answ
     if node.config().api.extraneous_parameters == ExtraneousParameters::Refuse {
         check_extraneous(&signed, &route.resource)?;
     }
-    Ok(dispatch(node, &signed, &route.resource, &body)?)
+    let answer = dispatch(node, &signed, &route.resource, &body)?;
+    if let Some(tally) = node.tally(&signed.app) {
+        tally.http_calls_received.add(1);
+        tally.http_received_bytes.add(body.len());
+        tally.http_transmitted_bytes.add(answer.bytes());
+    }
+    Ok(answer)
 }
 
 /// Where the request leads, if it may go there.
-fn route(request: &Request) -> Result<Route<'_>, Refused> {
-    let route = match Route::parse(request.path()) {
+fn check_route<'a>(request: &'a Request, route: Option<Route<'a>>) -> Result<Route<'a>, Refused> {
+    let route = match route {
         Some(route) => route,
         None if ws::app_key(request.path()).is_some() => return Err(ApiError::UpgradeRequired.into()),
         None => return Err(ApiError::UnknownRoute.into()),
@@ -184,7 +229,8 @@ pub fn expect(request: Request, node: &Node) -> Result<Request, Response<BoxBody
     match check_declared(resource.as_ref(), request.headers(), &node.config().api) {
         Ok(_) => Ok(request),
         Err(error) => {
-            node.metrics().api.with_label_values(&[error.status().as_str()]).inc();
+            let endpoint = endpoint(resource.as_ref());
+            node.metrics().api.answered(endpoint, error.status().as_str(), Duration::ZERO);
             Err(error.response())
         }
     }

@@ -3,6 +3,8 @@
 use actix_http::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::metrics::Endpoint;
+
 /// A path of the API.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Route<'a> {
@@ -75,6 +77,19 @@ impl Resource {
         match self {
             Self::Events | Self::BatchEvents | Self::Terminate(_) | Self::ChannelEvents(_) => Method::POST,
             Self::Channels | Self::Channel(_) | Self::Users(_) | Self::ChannelStats(_) => Method::GET,
+        }
+    }
+
+    /// How it is called in the metrics.
+    pub fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Events => Endpoint::Events,
+            Self::BatchEvents => Endpoint::BatchEvents,
+            Self::Channels => Endpoint::Channels,
+            Self::Channel(_) => Endpoint::Channel,
+            Self::Users(_) => Endpoint::Users,
+            Self::Terminate(_) => Endpoint::Terminate,
+            Self::ChannelEvents(_) | Self::ChannelStats(_) => Endpoint::Deprecated,
         }
     }
 }

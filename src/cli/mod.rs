@@ -1,4 +1,6 @@
-//! The command line: `serve`, `config check | show | default`.
+//! The command line: `serve`, `healthcheck`, `config check | show | default`.
+
+mod healthcheck;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -45,6 +47,8 @@ enum Command {
     /// Serve clients and backends (the default).
     #[command(after_help = EXAMPLES)]
     Serve(Settings),
+    /// Ask a running server how it is, and exit: 0 if it is well, 1 if not. For containers.
+    Healthcheck(healthcheck::Healthcheck),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -94,6 +98,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(settings) => serve(&settings),
+        Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Config(ConfigCommand::Check(settings)) => with_config(&settings, |loaded| {
             say(&format!("The configuration is good: {} app(s).\n", loaded.config.apps.len()));
             ExitCode::SUCCESS

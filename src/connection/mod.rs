@@ -146,7 +146,15 @@ impl Connection {
     /// # Errors
     /// What to tell the client; nothing has changed then.
     pub fn hear(&mut self, text: &str, now: Instant) -> Result<Request, Refusal> {
-        match ClientMessage::parse(text)? {
+        self.judge(ClientMessage::parse(text)?, now)
+    }
+
+    /// Judges a message that was read already.
+    ///
+    /// # Errors
+    /// What to tell the client; nothing has changed then.
+    pub fn judge(&mut self, message: ClientMessage<'_>, now: Instant) -> Result<Request, Refusal> {
+        match message {
             ClientMessage::Ping => Ok(Request::Reply(Frame::pong())),
             ClientMessage::Pong => Ok(Request::Nothing),
             ClientMessage::Subscribe(message) => {

@@ -376,10 +376,12 @@ impl Hub {
         self.apps.get(app).map_or(0, |channels| channels.occupied)
     }
 
-    /// Every app that has channels here, for counting: kinds of channel and their subscriptions.
-    pub fn all(&self) -> impl Iterator<Item = (&AppId, &ChannelName, u64)> {
-        self.apps.iter().flat_map(|(app, channels)| {
-            channels.by_name.iter().map(move |(name, channel)| (app, name, channel.subscribers.total()))
+    /// Every app that has channels here, for counting: names of channels, their subscriptions and distinct members.
+    pub fn all(&self) -> impl Iterator<Item = (&AppId, impl Iterator<Item = (&ChannelName, u64, usize)>)> {
+        self.apps.iter().map(|(app, channels)| {
+            let members = |channel: &Channel| channel.roster.as_ref().map_or(0, |roster| roster.len());
+            let channels = channels.by_name.iter();
+            (app, channels.map(move |(name, each)| (name, each.subscribers.total(), members(each))))
         })
     }
 

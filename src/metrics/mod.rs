@@ -1,101 +1,155 @@
 //! Every figure of this node, named once.
 //!
-//! Counters are kept here and only grow. What can be counted from state (connections, channels,
-//! subscriptions) is counted when the page is asked for, so it cannot drift.
+//! Counters are kept here and only grow. What can be counted from state (connections, channels, subscriptions) is
+//! counted when the page is asked for, so it cannot drift.
+//!
+//! No label is a text that a client chooses. Apps have labels of their own up to a limit, the rest is [`OTHER_APPS`].
+//! What each metric means to an operator is in `docs/metrics.md`, which a test compares with the definitions here.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+mod api;
+mod auth;
+mod process;
+mod registry;
+mod soketi;
+mod state;
+mod workers;
+
+use std::time::SystemTime;
+
+use prometheus::{Encoder, IntCounter, IntCounterVec, TextEncoder};
+
+pub use crate::metrics::api::{Api, Endpoint};
+pub use crate::metrics::auth::{Auth, Door, Fault};
+pub use crate::metrics::process::Process;
+pub use crate::metrics::registry::{Definition, Kind, Registry};
+pub use crate::metrics::state::{OTHER_APPS, OfApp, State, Tally};
+pub use crate::metrics::workers::{Message, Share, Workers};
 
 /// The figures, as one registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Open WebSocket connections, by app. Set when scraped.
-    pub connections: IntGaugeVec,
-    /// Channels with subscribers, by app. Set when scraped.
-    pub channels: IntGaugeVec,
-    /// Subscriptions, by app. Set when scraped.
-    pub subscriptions: IntGaugeVec,
+    started: SystemTime,
     /// Connections let in.
     pub opened: IntCounter,
     /// Connections that ended after they were let in, by close code; `none` if the client just went.
     pub closed: IntCounterVec,
+    /// Those of them whose client read too slowly.
+    pub slow: IntCounter,
     /// Connections refused, by close code.
     pub refused: IntCounterVec,
-    /// Messages from clients.
-    pub messages: IntCounter,
     /// Messages from clients that were refused with `pusher:error`.
     pub message_errors: IntCounter,
-    /// Events accepted from publishers and clients, one for each channel.
-    pub events: IntCounter,
+    /// Events accepted from backends, one for each channel.
+    pub events_of_api: IntCounter,
+    /// Events accepted from clients.
+    pub events_of_clients: IntCounter,
     /// Events and subscriptions refused because workers had too much to deliver.
     pub overloads: IntCounter,
-    /// Events handed to connections.
-    pub deliveries: IntCounter,
-    /// API answers, by status.
-    pub api: IntCounterVec,
+    /// What workers count.
+    pub workers: Workers,
+    /// Calls of the API.
+    pub api: Api,
+    /// Who was not believed.
+    pub auth: Auth,
 }
 
-/// A name that is registered twice is a mistake in this file.
-const ONCE: &str = "every metric is named once";
+/// How connections end that were let in.
+const CLOSED: [&str; 12] =
+    ["client", "none", "1002", "1003", "1007", "1009", "4001", "4003", "4009", "4100", "4200", "4201"];
+
+/// How connections are refused.
+const REFUSED: [&str; 11] =
+    ["4000", "4001", "4003", "4004", "4005", "4006", "4007", "4008", "4009", "4100", "4200"];
+
+const BUILD: Definition = Definition {
+    name: "fanfare_build_info",
+    kind: Kind::Gauge,
+    labels: &["version", "features"],
+    help: "Always 1; the labels say which build this is.",
+};
 
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("fanfare_{name}"), help).expect(ONCE);
-            registry.register(Box::new(counter.clone())).expect(ONCE);
-            counter
-        };
-        let counters = |name: &str, help: &str, label: &str| {
-            let counters =
-                IntCounterVec::new(Opts::new(format!("fanfare_{name}"), help), &[label]).expect(ONCE);
-            registry.register(Box::new(counters.clone())).expect(ONCE);
-            counters
-        };
-        let gauges = |name: &str, help: &str| {
-            let gauges = IntGaugeVec::new(Opts::new(format!("fanfare_{name}"), help), &["app"]).expect(ONCE);
-            registry.register(Box::new(gauges.clone())).expect(ONCE);
-            gauges
-        };
+        let mut registry = Registry::default();
+        let closed = registry.counters(
+            "fanfare_connections_closed_total",
+            &["code"],
+            "WebSocket connections ended, by close code; client: it said goodbye; none: it just went.",
+        );
+        let refused = registry.counters(
+            "fanfare_connections_refused_total",
+            &["code"],
+            "WebSocket connections refused, by close code.",
+        );
+        let events = registry.counters(
+            "fanfare_events_accepted_total",
+            &["source"],
+            "Events accepted, one for each channel, by where they came from.",
+        );
+        // Counted from zero: an alert sees the first one too.
+        CLOSED.iter().for_each(|code| drop(closed.with_label_values(&[code])));
+        REFUSED.iter().for_each(|code| drop(refused.with_label_values(&[code])));
         Self {
-            connections: gauges("connections", "Open WebSocket connections."),
-            channels: gauges("channels", "Channels with subscribers."),
-            subscriptions: gauges("subscriptions", "Subscriptions of all channels."),
-            opened: counter("connections_opened_total", "WebSocket connections let in."),
-            closed: counters(
-                "connections_closed_total",
-                "WebSocket connections ended, by close code.",
-                "code",
+            started: SystemTime::now(),
+            opened: registry.counter("fanfare_connections_opened_total", "WebSocket connections let in."),
+            closed,
+            slow: registry.counter(
+                "fanfare_slow_clients_closed_total",
+                "WebSocket connections closed because the client did not read what waited for it.",
             ),
-            refused: counters(
-                "connections_refused_total",
-                "WebSocket connections refused, by close code.",
-                "code",
-            ),
-            messages: counter("messages_received_total", "Messages from clients."),
-            message_errors: counter(
-                "message_errors_total",
-                "Messages from clients refused with pusher:error.",
-            ),
-            events: counter("events_accepted_total", "Events accepted, one for each channel."),
-            overloads: counter(
-                "events_overload_total",
+            refused,
+            message_errors: registry
+                .counter("fanfare_message_errors_total", "Messages from clients refused with pusher:error."),
+            events_of_api: events.with_label_values(&["api"]),
+            events_of_clients: events.with_label_values(&["client"]),
+            overloads: registry.counter(
+                "fanfare_events_overload_total",
                 "Events and subscriptions refused because workers were too far behind.",
             ),
-            deliveries: counter("deliveries_total", "Events handed to connections."),
-            api: counters("api_responses_total", "API answers, by HTTP status.", "status"),
+            workers: Workers::new(&mut registry),
+            api: Api::new(&mut registry),
+            auth: Auth::new(&mut registry),
             registry,
         }
     }
 
-    /// The page, in Prometheus' text format.
-    pub fn page(&self) -> Vec<u8> {
+    /// The page, in Prometheus' text format. `soketi_port` adds soketi's names with that port.
+    pub fn page(&self, state: &State, soketi_port: Option<u16>) -> Vec<u8> {
+        let process = Process::read();
+        let mut families = self.registry.gather();
+        families.extend(state.families());
+        families.extend(process.families(self.started));
+        families.push(BUILD.family([(vec![env!("CARGO_PKG_VERSION").to_owned(), features()], 1.0)]));
+        if let Some(port) = soketi_port {
+            families.extend(soketi::families(state, &process, self.started, port));
+        }
+        // The encoder takes no metric without figures.
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut page = Vec::new();
-        // Writing into memory cannot fail, and the names are valid since `new` registered them.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut page);
+        // Writing into memory cannot fail.
+        let _ = TextEncoder::new().encode(&families, &mut page);
         page
     }
+
+    /// Every metric there is, soketi's names included, in the order of their names.
+    pub fn definitions(&self) -> Vec<Definition> {
+        let mut all = self.registry.definitions().to_vec();
+        all.extend(state::DEFINITIONS);
+        all.extend(process::DEFINITIONS);
+        all.push(BUILD);
+        all.extend(soketi::definitions());
+        all.sort_by_key(|definition| definition.name);
+        all
+    }
+}
+
+/// What was compiled in besides the usual.
+fn features() -> String {
+    let all = [("jemalloc", cfg!(feature = "jemalloc"))];
+    all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
 }
 
 impl Default for Metrics {
@@ -110,12 +164,41 @@ mod tests {
 
     #[test]
     fn the_page_names_types_and_connections() {
-        let metrics = Metrics::new();
-        metrics.connections.with_label_values(&["1"]).set(3);
-        let page = String::from_utf8(metrics.page()).expect("text");
+        let mut state = State::default();
+        state.apps.entry("1".to_owned()).or_default().connections = 3;
+        let page = String::from_utf8(Metrics::new().page(&state, None)).expect("text");
         assert!(
             page.contains("# TYPE fanfare_connections gauge\nfanfare_connections{app=\"1\"} 3\n"),
             "{page}"
         );
+        assert!(!page.contains("soketi_"));
+    }
+
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        let definitions = Metrics::new().definitions();
+        for definition in &definitions {
+            let Definition { name, kind, help, .. } = definition;
+            assert!(help.ends_with('.'), "{name}");
+            if !name.starts_with("soketi_") {
+                assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+                assert_eq!(
+                    name.ends_with("_seconds"),
+                    *kind == Kind::Histogram || name.contains("start_time")
+                );
+            }
+        }
+        let mut names: Vec<_> = definitions.iter().map(|definition| definition.name).collect();
+        names.dedup();
+        assert_eq!(names.len(), definitions.len(), "two have one name");
+    }
+
+    #[test]
+    fn a_label_cannot_break_out_of_its_quotes() {
+        let mut state = State::default();
+        state.apps.entry("\"} 1\nevil 2 \\".to_owned()).or_default().connections = 3;
+        let page = String::from_utf8(Metrics::new().page(&state, None)).expect("text");
+        assert!(page.contains("fanfare_connections{app=\"\\\"} 1\\nevil 2 \\\\\"} 3\n"), "{page}");
+        assert!(!page.lines().any(|line| line.starts_with("evil")), "{page}");
     }
 }

@@ -11,11 +11,7 @@ use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive};
 use actix_rt::net::TcpStream;
 use actix_server::Server;
-use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config};
-use actix_web::dev::AppConfig;
-use actix_web::http::header;
-use actix_web::web::{self, Data};
-use actix_web::{App as WebApp, HttpResponse};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
@@ -38,12 +34,8 @@ pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, Ser
     open().map_err(|source| ServeError::Bind { address, source })
 }
 
-/// The sockets of clients and of the metrics page, served by the same worker threads.
-pub(super) fn start(
-    node: &Arc<Node>,
-    clients: TcpListener,
-    metrics: Option<TcpListener>,
-) -> io::Result<Server> {
+/// The socket of clients and backends, and the worker threads that serve it.
+pub(super) fn start(node: &Arc<Node>, clients: TcpListener) -> io::Result<Server> {
     let builder = Server::build()
         .workers(node.config().workers())
         .disable_signals()
@@ -52,7 +44,7 @@ pub(super) fn start(
         .max_concurrent_connections(usize::MAX / 2);
     let stopping = builder.graceful_shutdown_signal();
     let for_clients = node.clone();
-    let mut builder = builder.listen("clients", clients, move || {
+    let builder = builder.listen("clients", clients, move || {
         let config = for_clients.config();
         let stopping = stopping.clone();
         let (for_expect, for_api) = (for_clients.clone(), for_clients.clone());
@@ -77,16 +69,6 @@ pub(super) fn start(
         };
         fn_service(move |io| ready(accepted(io, patience))).and_then(http)
     })?;
-    if let Some(listener) = metrics {
-        let node = node.clone();
-        builder = builder.listen("metrics", listener, move || {
-            let page = WebApp::new()
-                .app_data(Data::from(node.clone()))
-                .route("/metrics", web::get().to(metrics_page))
-                .default_service(web::to(HttpResponse::NotFound));
-            HttpService::build().h1(map_config(page, |()| AppConfig::default())).tcp()
-        })?;
-    }
     Ok(builder.run())
 }
 
@@ -126,10 +108,6 @@ fn web_sockets(
 #[derive(Debug, Error)]
 #[error("every worker has begun already")]
 struct NoMailbox;
-
-async fn metrics_page(node: Data<Node>) -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4")).body(node.page())
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The only place where everything meets: bind, serve, drain.
 
 mod listen;
+mod operators;
 mod reload;
 mod systemd;
 
@@ -86,13 +87,16 @@ async fn serve(config: Config, layers: Layers, ready: impl FnOnce(Listening)) ->
     };
     let apps = Apps::new(config.apps.iter().cloned())?;
     let node = Node::new(config, apps);
-    let server = start(&node, listener, metrics)?;
+    let server = start(&node, listener)?;
     let handle = server.handle();
     // Kept, so that the channel stays open.
     let (_orders, mut orders) = unbounded_channel();
     let mut signals = Signals::new()?;
     let settling = actix_rt::spawn(settle(node.clone()));
     let serving = actix_rt::spawn(server);
+    if let Some(metrics) = metrics {
+        operators::start(node.clone(), metrics)?;
+    }
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
     systemd::ready();

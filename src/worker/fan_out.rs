@@ -7,6 +7,7 @@
 //! After a number of writes the loop lets others have the thread; a roll keeps its place meanwhile.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
@@ -34,6 +35,8 @@ struct Run {
     topic: Topic,
     epoch: u64,
     except: Option<SocketId>,
+    /// When the first of its events was accepted, if there is one.
+    accepted: Option<Instant>,
     /// Of all its frames.
     bytes: usize,
     content: Content,
@@ -53,12 +56,12 @@ enum Content {
 
 pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
     let mut letters = Vec::new();
-    let mut hands = Hands { worker, touched: Vec::new(), served: 0 };
+    let mut hands = Hands { worker, touched: Vec::new(), unwritten: Vec::new(), served: 0 };
     while mailbox.take(&mut letters, LETTERS).await {
         let mut draining = None;
         let mut apps_changed = false;
         let deliveries = letters.drain(..).filter_map(|letter| match letter {
-            Letter::Deliver(delivery) => Some(delivery),
+            Letter::Deliver(delivery, accepted) => Some((delivery, accepted)),
             Letter::AppsChanged => {
                 apps_changed = true;
                 None
@@ -89,9 +92,9 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
     }
 }
 
-fn runs(deliveries: impl Iterator<Item = Delivery>) -> Vec<Run> {
+fn runs(deliveries: impl Iterator<Item = (Delivery, Option<Instant>)>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for delivery in deliveries {
+    for (delivery, accepted) in deliveries {
         let Delivery { app, channel, audience, position, body, except } = delivery;
         let frame = match body {
             Body::Frame(frame) => frame,
@@ -99,22 +102,23 @@ fn runs(deliveries: impl Iterator<Item = Delivery>) -> Vec<Run> {
             Body::Disconnect(reason) => {
                 let topic = Topic { app, channel, audience };
                 let content = Content::Disconnect { seq: position.seq, reason };
-                runs.push(Run { topic, epoch: position.epoch, except, bytes: 0, content });
+                runs.push(Run { topic, epoch: position.epoch, except, accepted, bytes: 0, content });
                 continue;
             }
         };
         let topic = Topic { app, channel, audience };
         let numbered = (position.seq, frame.wire().clone());
         let more = numbered.1.len();
-        if let Some(Run { content: Content::Frames { frames, .. }, bytes, .. }) =
+        if let Some(Run { content: Content::Frames { frames, .. }, accepted: first, bytes, .. }) =
             runs.last_mut().filter(|run| run.goes_on_with(&topic, position.epoch, except, more))
         {
             frames.push(numbered);
+            *first = first.or(accepted);
             *bytes += more;
             continue;
         }
         let content = Content::Frames { frames: vec![numbered], joined: Bytes::new() };
-        runs.push(Run { topic, epoch: position.epoch, except, bytes: more, content });
+        runs.push(Run { topic, epoch: position.epoch, except, accepted, bytes: more, content });
     }
     for run in &mut runs {
         if let Content::Frames { frames, joined } = &mut run.content {
@@ -150,6 +154,8 @@ struct Hands {
     worker: Rc<Worker>,
     /// Sockets with frames of this round in their outbox.
     touched: Vec<Rc<Socket>>,
+    /// When the events were accepted that are in those outboxes.
+    unwritten: Vec<Instant>,
     /// Since others last had the thread.
     served: usize,
 }
@@ -159,6 +165,7 @@ impl Hands {
         while self.hand_out_some(&run, alone) {
             self.pause().await;
         }
+        self.unwritten.extend(run.accepted);
     }
 
     /// Serves listeners until it is time to pause. Whether there may be more.
@@ -177,8 +184,11 @@ impl Hands {
             if run.except.is_none_or(|except| !socket.is(except)) {
                 match &run.content {
                     Content::Frames { frames, joined: all } => {
-                        deliveries += frames.len() as u64;
-                        self.give(socket, frames, all, joined, alone);
+                        let given = self.give(socket, frames, all, joined, alone);
+                        deliveries += given as u64;
+                        if let Some(tally) = socket.tally() {
+                            tally.ws_messages_sent.add(given);
+                        }
                         if alone && worker.is_over_limit(socket) {
                             to_close.push((socket.clone(), CloseReason::SlowReader));
                         }
@@ -194,30 +204,40 @@ impl Hands {
             }
         };
         drop(rolls);
-        worker.node().metrics().deliveries.inc_by(deliveries);
+        worker.share.deliveries.inc_by(deliveries);
         for (socket, reason) in to_close {
             worker.close(&socket, reason);
         }
         more
     }
 
-    /// Gives one listener what it has not had: all of it, or what came after it joined.
-    fn give(&mut self, socket: &Rc<Socket>, frames: &[(u64, Bytes)], all: &Bytes, joined: u64, alone: bool) {
+    /// Gives one listener what it has not had: all of it, or what came after it joined. How many frames that is.
+    fn give(
+        &mut self,
+        socket: &Rc<Socket>,
+        frames: &[(u64, Bytes)],
+        all: &Bytes,
+        joined: u64,
+        alone: bool,
+    ) -> usize {
+        let mut given = frames.len();
         if frames.first().is_some_and(|(seq, _)| *seq > joined) {
             if alone {
-                return socket.send(all);
+                socket.send(all);
+                return given;
             }
             socket.push(all.clone());
         } else {
-            let mut missed = frames.iter().filter(|(seq, _)| *seq > joined).peekable();
-            if missed.peek().is_none() {
-                return;
+            let missed = frames.iter().filter(|(seq, _)| *seq > joined);
+            given = missed.map(|(_, frame)| socket.push(frame.clone())).count();
+            if given == 0 {
+                return 0;
             }
-            missed.for_each(|(_, frame)| socket.push(frame.clone()));
         }
         if !socket.touched.replace(true) {
             self.touched.push(socket.clone());
         }
+        given
     }
 
     /// Writes to each socket that got something in this round.
@@ -231,6 +251,7 @@ impl Hands {
                 self.pause().await;
             }
         }
+        self.worker.share.written(self.unwritten.drain(..));
     }
 
     async fn pause(&mut self) {

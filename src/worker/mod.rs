@@ -32,6 +32,7 @@ use tokio::time::MissedTickBehavior;
 use crate::app::{App, Apps};
 use crate::connection::Connection;
 use crate::hub::WorkerId;
+use crate::metrics::{Message, Share};
 use crate::node::{Letter, Mailbox, Node, Permit};
 use crate::protocol::websocket::{self, Incoming, Violation};
 use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
@@ -52,6 +53,7 @@ pub struct Worker {
     rolls: RefCell<Rolls>,
     wheel: RefCell<Wheel<Socket>>,
     scratch: Cell<Vec<u8>>,
+    share: Rc<Share>,
 }
 
 impl Worker {
@@ -59,6 +61,7 @@ impl Worker {
     pub fn start(id: WorkerId, node: Arc<Node>, mailbox: Mailbox<Letter>) -> Rc<Self> {
         let worker = Rc::new(Self {
             id,
+            share: Rc::new(node.metrics().workers.share(id.0)),
             node,
             rolls: RefCell::default(),
             wheel: RefCell::new(Wheel::new()),
@@ -90,10 +93,16 @@ impl Worker {
         let hello = Frame::connection_established(socket_id, activity_timeout_s);
         let connection = Connection::new(app, socket_id, Instant::now());
         self.node.metrics().opened.inc();
-        let socket = Rc::new(Socket::new(io, Some(connection), Some(permit), State::Open, self.now()));
+        let share = self.share.clone();
+        let socket = Rc::new(Socket::new(io, Some(connection), Some(permit), State::Open, self.now(), share));
+        self.replied(&socket);
+        if let Some(tally) = socket.tally() {
+            tally.new_connections.add(1);
+        }
         socket.send(&Bytes::from([head, hello.wire()].concat()));
         self.look_at_next(&socket);
         if !early.is_empty() {
+            socket.received(early.len());
             self.receive(&socket, early);
         }
         actix_rt::spawn(Task { worker: self.clone(), socket });
@@ -105,7 +114,7 @@ impl Worker {
         let farewell = Frame::farewell(reason);
         let close = websocket::close(Some(reason.code()), &reason.to_string());
         let state = State::Closing { until: self.closing_until(), deaf: false };
-        let socket = Rc::new(Socket::new(io, None, None, state, self.now()));
+        let socket = Rc::new(Socket::new(io, None, None, state, self.now(), self.share.clone()));
         socket.send(&Bytes::from([head, farewell.wire(), &close].concat()));
         self.look_at_next(&socket);
         actix_rt::spawn(Task { worker: self.clone(), socket });
@@ -130,7 +139,7 @@ impl Worker {
         socket.pinged.set(None);
         let max = self.node.config().connection.message_bytes_max;
         let mut decoder = socket.decoder.take();
-        let mut replies = Replies::new(socket);
+        let mut replies = Replies::new(self, socket);
         loop {
             if matches!(
                 socket.state(),
@@ -149,7 +158,7 @@ impl Worker {
             match heard {
                 Incoming::Close(code) => {
                     if socket.is_open() {
-                        replies.push(Bytes::from(websocket::close(code, "")));
+                        replies.put(Bytes::from(websocket::close(code, "")));
                     }
                     drop(replies);
                     self.disconnected(socket, "client");
@@ -158,7 +167,10 @@ impl Worker {
                 }
                 // Nothing but the answer to our close frame matters any more.
                 _ if !socket.is_open() => {}
-                Incoming::Ping(payload) => replies.push(Bytes::from(websocket::pong(payload))),
+                Incoming::Ping(payload) => {
+                    self.share.pings.inc();
+                    replies.put(Bytes::from(websocket::pong(payload)));
+                }
                 Incoming::Pong => {}
                 Incoming::Text(text) => {
                     self.hear(socket, text, &mut replies);
@@ -169,6 +181,7 @@ impl Worker {
                     }
                 }
                 Incoming::Binary(_) => {
+                    self.share.heard(Message::Invalid);
                     replies.push(Frame::error(&ClientError::BinaryFrame).wire().clone());
                     drop(replies);
                     return self.end(socket, 1003, "Binary frames are not supported", true);
@@ -197,6 +210,7 @@ impl Worker {
         if reason == CloseReason::SlowReader {
             let (frames, bytes) = socket.backlog();
             tracing::warn!(frames, bytes, "closing a client that reads too slowly");
+            self.node.metrics().slow.inc();
             socket.forget_backlog();
         }
         socket.push(Frame::farewell(reason).wire().clone());
@@ -222,6 +236,9 @@ impl Worker {
         }
         if let Some(connection) = socket.connection.take() {
             self.node.metrics().closed.with_label_values(&[code]).inc();
+            if let Some(tally) = socket.tally() {
+                tally.new_disconnections.add(1);
+            }
             tracing::debug!(app = %app.id, socket = %connection.socket_id(), code, "disconnected");
         }
     }
@@ -298,11 +315,21 @@ impl Worker {
         // After a pause of the whole process, clients still get the time they have been promised.
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            interval.tick().await;
+            let planned = interval.tick().await;
+            self.share.tick(planned.elapsed());
+            self.node.beat(self.id);
             let due = self.wheel.borrow_mut().turn();
             for socket in due {
                 self.look_at(&socket);
             }
+        }
+    }
+
+    /// A message answers a client.
+    fn replied(&self, socket: &Socket) {
+        self.share.replies.inc();
+        if let Some(tally) = socket.tally() {
+            tally.ws_messages_sent.add(1);
         }
     }
 
@@ -393,17 +420,24 @@ enum Overdue {
 
 /// Answers to what one read brought, written together when dropped.
 struct Replies<'a> {
+    worker: &'a Worker,
     socket: &'a Rc<Socket>,
     first: Option<Bytes>,
 }
 
 impl<'a> Replies<'a> {
-    fn new(socket: &'a Rc<Socket>) -> Self {
-        Self { socket, first: None }
+    fn new(worker: &'a Worker, socket: &'a Rc<Socket>) -> Self {
+        Self { worker, socket, first: None }
+    }
+
+    /// Adds an answer to a message.
+    fn push(&mut self, frame: Bytes) {
+        self.worker.replied(self.socket);
+        self.put(frame);
     }
 
     /// A single answer is written as it is; from the second on they wait for each other.
-    fn push(&mut self, frame: Bytes) {
+    fn put(&mut self, frame: Bytes) {
         if self.first.is_none() && self.socket.backlog() == (0, 0) {
             self.first = Some(frame);
             return;

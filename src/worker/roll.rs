@@ -178,7 +178,8 @@ mod tests {
             io.set_nonblocking(true).expect("nonblocking");
             let connection = Connection::new(app.clone(), SocketId::from_random(number), Instant::now());
             let io = TcpStream::from_std(io).expect("registered");
-            Rc::new(Socket::new(io, Some(connection), None, State::Open, 0))
+            let share = Rc::new(crate::metrics::Metrics::new().workers.share(0));
+            Rc::new(Socket::new(io, Some(connection), None, State::Open, 0, share))
         };
         (0..count).map(socket).collect()
     }

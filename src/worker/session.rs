@@ -7,8 +7,9 @@ use std::time::Instant;
 use crate::app::App;
 use crate::connection::{Membership, Refusal, Request, SigningIn};
 use crate::hub::{Audience, ChannelFull, Event, Position, Publish, Subscription};
+use crate::metrics::{Door, Fault, Message};
 use crate::node::{Budget, Overloaded};
-use crate::protocol::{ChannelName, ClientError, Frame, Member, cut};
+use crate::protocol::{ChannelName, ClientError, ClientMessage, Frame, Member, cut};
 use crate::worker::socket::Socket;
 use crate::worker::{Replies, Worker};
 
@@ -18,15 +19,37 @@ const TOLD_CHANNEL_MAX: usize = 512;
 impl Worker {
     /// Answers one text message.
     pub(super) fn hear(self: &Rc<Self>, socket: &Rc<Socket>, text: &str, replies: &mut Replies<'_>) {
-        self.node.metrics().messages.inc();
+        let message = ClientMessage::parse(text);
+        let kind = Message::of(&message);
+        self.share.heard(kind);
+        if let Some(tally) = socket.tally() {
+            tally.ws_messages_received.add(1);
+        }
         let now = Instant::now();
         let (app, judged) = match &mut *socket.connection.borrow_mut() {
-            Some(connection) => (connection.app().clone(), connection.hear(text, now)),
+            Some(connection) => {
+                let judged =
+                    message.map_err(Refusal::from).and_then(|message| connection.judge(message, now));
+                (connection.app().clone(), judged)
+            }
             None => return,
         };
         let outcome = judged.and_then(|request| self.carry_out(socket, &app, request, now, replies));
         if let Err(refusal) = outcome {
+            self.count_failure(kind, &refusal.error);
             self.complain(&refusal, replies);
+        }
+    }
+
+    /// Whoever was not believed is counted apart.
+    fn count_failure(&self, kind: Message, error: &ClientError) {
+        let door = match kind {
+            Message::SignIn => Door::SignIn,
+            _ if matches!(error, ClientError::MissingAuth) => Door::SignIn,
+            _ => Door::Subscribe,
+        };
+        if let Some(fault) = Fault::of(error) {
+            self.node.metrics().auth.failed(door, fault);
         }
     }
 
@@ -65,6 +88,7 @@ impl Worker {
                 let except = socket.connection.borrow().as_ref().map(|connection| connection.socket_id());
                 tracing::trace!(app = %app.id, channel = %channel, "client event");
                 let event = Event::Passing(frame);
+                self.node.metrics().events_of_clients.inc();
                 self.node.publish(Publish { app, channel: &channel, event, except, now });
             }
         }

@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 
 use crate::connection::Connection;
+use crate::metrics::{Share, Tally};
 use crate::node::Permit;
 use crate::protocol::SocketId;
 use crate::protocol::websocket::Decoder;
@@ -38,7 +39,8 @@ pub(crate) struct Socket {
     pub(super) touched: Cell<bool>,
     place: Place,
     task: Cell<Option<Waker>>,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
+    share: Rc<Share>,
 }
 
 /// How far a connection is on its way from open to gone.
@@ -59,6 +61,13 @@ pub(super) enum State {
     Gone,
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Nobody waits for it any more.
+        self.share.outbox_moved(self.backlog(), (0, 0));
+    }
+}
+
 impl Timed for Socket {
     fn place(&self) -> &Place {
         &self.place
@@ -72,6 +81,7 @@ impl Socket {
         permit: Option<Permit>,
         state: State,
         now: Ticks,
+        share: Rc<Share>,
     ) -> Self {
         Self {
             io,
@@ -85,7 +95,8 @@ impl Socket {
             touched: Cell::new(false),
             place: Place::default(),
             task: Cell::new(None),
-            _permit: permit,
+            permit,
+            share,
         }
     }
 
@@ -95,6 +106,11 @@ impl Socket {
 
     pub(super) fn is_open(&self) -> bool {
         self.state.get() == State::Open
+    }
+
+    /// Where soketi's figures of its app are counted, if they are wanted.
+    pub(super) fn tally(&self) -> Option<&Tally> {
+        self.permit.as_ref()?.tally()
     }
 
     /// Whether this is the connection with that id.
@@ -120,6 +136,7 @@ impl Socket {
     /// Reads what has come, as far as there is room.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.io.try_read(into)?;
+        self.received(count);
         if count < into.len() {
             // That was all: more will be announced. Said to the runtime, which would have us ask the kernel again.
             // Nothing can be announced in between: the runtime and its driver are on this thread.
@@ -130,42 +147,65 @@ impl Socket {
         Ok(count)
     }
 
+    /// Counts bytes that have come.
+    pub(super) fn received(&self, bytes: usize) {
+        self.share.received_bytes.inc_by(bytes as u64);
+        if let Some(tally) = self.tally() {
+            tally.socket_received_bytes.add(bytes);
+        }
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.share.sent_bytes.inc_by(bytes as u64);
+        if let Some(tally) = self.tally() {
+            tally.socket_transmitted_bytes.add(bytes);
+        }
+    }
+
+    /// Changes the outbox, and keeps count of what is in it.
+    fn with_outbox<R>(&self, change: impl FnOnce(&mut Outbox) -> R) -> R {
+        let mut outbox = self.outbox.borrow_mut();
+        let before = outbox.size();
+        let done = change(&mut outbox);
+        self.share.outbox_moved(before, outbox.size());
+        done
+    }
+
     /// Puts a frame behind everything that waits.
     pub(super) fn push(&self, frame: Bytes) {
-        self.outbox.borrow_mut().push(frame);
+        self.with_outbox(|outbox| outbox.push(frame));
     }
 
     /// Sends a frame now, or as soon as the client takes it.
     pub(super) fn send(&self, frame: &Bytes) {
-        let mut outbox = self.outbox.borrow_mut();
-        if !outbox.is_empty() {
-            return outbox.push(frame.clone());
+        if !self.outbox.borrow().is_empty() {
+            return self.push(frame.clone());
         }
-        match self.io.try_write(frame) {
-            Ok(written) if written == frame.len() => {}
-            Ok(written) => {
-                outbox.push_rest(frame, written);
-                self.wake();
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                outbox.push_rest(frame, 0);
-                self.wake();
-            }
-            Err(_) => self.advance(State::Gone),
+        let written = match self.io.try_write(frame) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return self.advance(State::Gone),
+        };
+        self.sent(written);
+        if written < frame.len() {
+            self.with_outbox(|outbox| outbox.push_rest(frame, written));
+            self.wake();
         }
     }
 
     /// Writes what waits, as far as the client takes it.
     pub(super) fn flush(&self) {
-        let mut outbox = self.outbox.borrow_mut();
-        if outbox.is_empty() {
+        if self.outbox.borrow().is_empty() {
             return;
         }
-        let write = |pieces: &[io::IoSlice<'_>]| match pieces {
-            [alone] => self.io.try_write(alone), // the cheaper call
-            _ => self.io.try_write_vectored(pieces),
+        let write = |pieces: &[io::IoSlice<'_>]| {
+            let written = match pieces {
+                [alone] => self.io.try_write(alone), // the cheaper call
+                _ => self.io.try_write_vectored(pieces),
+            };
+            written.inspect(|written| self.sent(*written))
         };
-        match outbox.flush(write) {
+        match self.with_outbox(|outbox| outbox.flush(write)) {
             Ok(true) => {}
             Ok(false) => self.wake(),
             Err(_) => self.advance(State::Gone),
@@ -179,7 +219,7 @@ impl Socket {
 
     /// Lets go of everything that waits and was not begun.
     pub(super) fn forget_backlog(&self) {
-        self.outbox.borrow_mut().clear();
+        self.with_outbox(Outbox::clear);
     }
 
     /// Ends our side, so that the client sees the end behind the close frame.

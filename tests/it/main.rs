@@ -14,6 +14,7 @@ mod connection;
 mod counts;
 mod drain;
 mod garbage;
+mod health;
 mod http_requests;
 mod http_robustness;
 mod limits;
