@@ -19,6 +19,8 @@ pub mod app;
 
 pub mod config;
 
+pub mod store;
+
 pub mod metrics;
 
 pub mod rate;
@@ -30,6 +32,8 @@ pub mod connection;
 pub mod node;
 
 pub mod control;
+
+pub mod directory;
 
 pub mod worker;
 

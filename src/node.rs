@@ -6,7 +6,9 @@
 //!
 //! Not here: who is behind a subscription (`worker`), what may be published (`connection`, `api`).
 
-use std::collections::HashMap;
+mod lookup;
+
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use crate::metrics::{Metrics, OTHER_APPS, State, Tally};
 use crate::protocol::{ChannelName, CloseReason, Roster};
 use crate::rate::Rate;
 
+pub use lookup::{AppName, Lookup, NoApp, StoreAway};
+
 #[allow(clippy::disallowed_types, reason = "the one lock of the hot path: a hub is held for one command")]
 type Lock<T> = std::sync::Mutex<T>;
 
@@ -40,6 +44,8 @@ pub struct Node {
     began: Instant,
     /// Replaced as a whole when apps change.
     apps: ArcSwap<Apps>,
+    /// For apps that are not among them.
+    lookups: lookup::Lookups,
     /// Of every app that is or was known, so that a changed app keeps its figures.
     usages: ArcSwap<HashMap<AppId, Arc<Usage>>>,
     metrics: Metrics,
@@ -218,6 +224,7 @@ impl Node {
             mailboxes: Lock::new((0..).map(WorkerId).zip(mailboxes).collect()),
             occurrences,
             occurred: Lock::new(Some(occurred)),
+            lookups: lookup::Lookups::default(),
             usages: ArcSwap::default(),
             open: Arc::default(),
             other_tally: config.metrics.soketi_names.then(Arc::default),
@@ -291,6 +298,21 @@ impl Node {
     pub fn tally(&self, app: &App) -> Option<Arc<Tally>> {
         self.other_tally.as_ref()?;
         self.usages.load().get(&app.id)?.tally.clone()
+    }
+
+    /// The apps that have connections, or channels with anything in them.
+    pub fn apps_in_use(&self) -> HashSet<AppId> {
+        let connected =
+            |(id, usage): (&AppId, &Arc<Usage>)| (usage.open.load(Ordering::Relaxed) > 0).then(|| id.clone());
+        let mut used: HashSet<AppId> = self.usages.load().iter().filter_map(connected).collect();
+        for hub in &self.hubs {
+            for (app, _) in hold(hub).hub.all() {
+                if !used.contains(app) {
+                    used.insert(app.clone());
+                }
+            }
+        }
+        used
     }
 
     /// The figures.

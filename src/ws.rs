@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::guard::{Guarded, is_too_long};
-use crate::node::Permit;
+use crate::node::{NoApp, Permit};
 use crate::protocol::CloseReason;
 use crate::worker::Worker;
 
@@ -75,7 +75,7 @@ pub async fn upgrade(worker: &Rc<Worker>, (request, framed): Upgrade, is_api: bo
         Ok(head) => head,
         Err(error) => return answer(io, error).await,
     };
-    match admit(worker, &request) {
+    match admit(worker, &request).await {
         Ok((app, permit)) => worker.adopt(io, &head, &mut parts.read_buf, app, permit),
         Err(reason) => worker.refuse(io, &head, reason),
     }
@@ -122,11 +122,14 @@ fn handshake(request: &Request, is_api: bool) -> Result<Vec<u8>, HttpError> {
 }
 
 /// Judges who may connect, in the order of the protocol.
-fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit), CloseReason> {
+async fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit), CloseReason> {
     let node = worker.node();
     let key = app_key(request.path()).ok_or(CloseReason::UnknownPath)?;
     check_version(request.uri().query().unwrap_or_default())?;
-    let app = node.apps().by_key(&key).cloned().ok_or(CloseReason::UnknownApp)?;
+    let app = node.app_by_key(&key).await.map_err(|no| match no {
+        NoApp::Unknown => CloseReason::UnknownApp,
+        NoApp::Away => CloseReason::StoreAway,
+    })?;
     let headers = request.headers();
     if app.tls_only && text(headers, header::X_FORWARDED_PROTO) != Some("https") {
         return Err(CloseReason::TlsOnly);

@@ -6,7 +6,7 @@ use actix_http::{Response, StatusCode};
 use thiserror::Error;
 
 use crate::metrics::Fault;
-use crate::node::{Exhausted, Overloaded};
+use crate::node::{Exhausted, Overloaded, StoreAway};
 use crate::protocol::{QueryError, cut, one_line};
 
 /// Why a call was refused. Nothing of it was carried out.
@@ -99,11 +99,19 @@ pub enum ApiError {
     TooMany(#[from] Exhausted),
     #[error("The server is overloaded, nothing was sent: try again")]
     Overloaded,
+    #[error("The app cannot be looked up at the moment: try again")]
+    StoreAway,
 }
 
 impl From<Overloaded> for ApiError {
     fn from(Overloaded: Overloaded) -> Self {
         Self::Overloaded
+    }
+}
+
+impl From<StoreAway> for ApiError {
+    fn from(StoreAway: StoreAway) -> Self {
+        Self::StoreAway
     }
 }
 
@@ -128,7 +136,7 @@ impl ApiError {
             | Self::InvalidBodyMd5 => StatusCode::UNAUTHORIZED,
             Self::AppDisabled => StatusCode::FORBIDDEN,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::StoreAway => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -168,7 +176,7 @@ impl ApiError {
         match self {
             Self::WrongMethod(allowed) => set(header::ALLOW, allowed),
             Self::UpgradeRequired => set(header::UPGRADE, "websocket"),
-            Self::Overloaded => set(header::RETRY_AFTER, "1"),
+            Self::Overloaded | Self::StoreAway => set(header::RETRY_AFTER, "1"),
             Self::TooMany(exhausted) => {
                 // Whole seconds, and never "at once".
                 let seconds = exhausted.retry_after.as_secs() + 1;

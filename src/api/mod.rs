@@ -26,8 +26,8 @@ use crate::config::{Api, ExtraneousParameters};
 use crate::guard::{HEAD_MAX, is_too_long};
 use crate::health;
 use crate::metrics::{Door, Endpoint};
-use crate::node::{Budget, Node};
-use crate::protocol::{ChannelName, cut, is_user_id};
+use crate::node::{AppName, Budget, Node};
+use crate::protocol::{ChannelName, Query, cut, is_user_id};
 use crate::ws;
 
 pub use crate::api::auth::{Signed, Unchecked};
@@ -133,7 +133,14 @@ async fn answer(
         body: &body,
     };
     let tolerance_s = node.config().api.timestamp_tolerance_s;
-    let signed = Signed::check(unchecked, &route, &node.apps(), tolerance_s, SystemTime::now())?;
+    let check = || Signed::check(unchecked, &route, &node.apps(), tolerance_s, SystemTime::now());
+    let signed = match check() {
+        Err(ApiError::UnknownApp | ApiError::UnknownKey) if node.has_store() => {
+            look_up(node, &route, unchecked.query).await?;
+            check()?
+        }
+        signed => signed?,
+    };
     node.spend(&signed.app, Budget::Requests, 1).map_err(ApiError::from)?;
     if node.config().api.extraneous_parameters == ExtraneousParameters::Refuse {
         check_extraneous(&signed, &route.resource)?;
@@ -145,6 +152,15 @@ async fn answer(
         tally.http_transmitted_bytes.add(answer.bytes());
     }
     Ok(answer)
+}
+
+/// Has what a call names brought into the apps, if the store knows it: an app, or a key that is new to its app.
+async fn look_up(node: &Node, route: &Route<'_>, query: &str) -> Result<(), ApiError> {
+    let name = match &route.app_id {
+        Some(id) if node.apps().by_id(id).is_none() => AppName::Id(id.clone()),
+        _ => AppName::Key(Query::parse(query)?.get("auth_key").unwrap_or_default().to_owned()),
+    };
+    Ok(node.look_up(name).await?)
 }
 
 /// Where the request leads, if it may go there.

@@ -1,5 +1,6 @@
-//! The command line: `serve`, `healthcheck`, `config check | show | default`.
+//! The command line: `serve`, `healthcheck`, `config check | show | default`, `app create | list | …`.
 
+mod app;
 mod healthcheck;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ Examples:
   FANFARE_APP_KEY=… FANFARE_APP_SECRET=… FANFARE_SERVER_BIND=0.0.0.0:6001 fanfare
   fanfare config check --config fanfare.toml
   fanfare config default > fanfare.toml     every setting with its default and meaning
+  fanfare app create --config fanfare.toml  an app with a key and a secret of its own
 
 Settings: file < FANFARE_SECTION_KEY in the environment < flags.
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot start, 2 wrong flags, 3 wrong configuration.";
@@ -52,6 +54,9 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make, list and change apps.
+    #[command(subcommand)]
+    App(app::AppCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +75,7 @@ enum ConfigCommand {
     Default,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct Settings {
     /// Configuration file (TOML) [env: FANFARE_CONFIG]
     #[arg(long, short, value_name = "FILE")]
@@ -100,13 +105,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(settings) => serve(&settings),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Config(ConfigCommand::Check(settings)) => with_config(&settings, |loaded| {
-            say(&format!("The configuration is good: {} app(s).\n", loaded.config.apps.len()));
+            let store =
+                if loaded.config.store.url.expose().is_empty() { "" } else { ", and those of the store" };
+            say(&format!("The configuration is good: {} app(s){store}.\n", loaded.config.apps.len()));
             ExitCode::SUCCESS
         }),
         Command::Config(ConfigCommand::Show { settings, origin }) => with_config(&settings, |mut loaded| {
             say(&loaded.show(origin));
             ExitCode::SUCCESS
         }),
+        Command::App(command) => app::run(command),
         Command::Config(ConfigCommand::Default) => {
             say(&default_toml());
             ExitCode::SUCCESS

@@ -109,11 +109,11 @@ impl Layers {
 }
 
 #[derive(Default)]
-struct Loading {
+pub(super) struct Loading {
     layers: Layers,
     config: Config,
     origins: HashMap<String, String>,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     warnings: Vec<String>,
     apps_place: String,
 }
@@ -173,6 +173,26 @@ impl Loading {
 
     fn app(&mut self, place: &str, table: &DeTable<'_>, place_at: impl Fn(usize) -> String) {
         let mut app = App::default();
+        self.app_settings(&mut app, table, place_at);
+        if app.id.is_empty() && !table.contains_key("id") {
+            self.problem(place, "the app has no id: give it one, as in id = \"1\"");
+        }
+        if app.keys.is_empty() && !table.contains_key("keys") {
+            self.problem(
+                place,
+                "the app has no keys: give it one, as in keys = [{ key = \"…\", secret = \"…\" }]",
+            );
+        }
+        self.config.apps.push(app);
+    }
+
+    /// Takes the settings of a block into the app that comes next.
+    pub(super) fn app_settings(
+        &mut self,
+        app: &mut App,
+        table: &DeTable<'_>,
+        place_at: impl Fn(usize) -> String,
+    ) {
         let number = self.config.apps.len();
         for (key, value) in table {
             let place = place_at(key.span().start);
@@ -195,23 +215,13 @@ impl Loading {
             }
             self.set_in(
                 APP_SETTINGS,
-                &mut app,
+                app,
                 &place,
                 &format!("apps[{number}]."),
                 key.get_ref(),
                 Input::Toml(value.get_ref()),
             );
         }
-        if app.id.is_empty() && !table.contains_key("id") {
-            self.problem(place, "the app has no id: give it one, as in id = \"1\"");
-        }
-        if app.keys.is_empty() && !table.contains_key("keys") {
-            self.problem(
-                place,
-                "the app has no keys: give it one, as in keys = [{ key = \"…\", secret = \"…\" }]",
-            );
-        }
-        self.config.apps.push(app);
     }
 
     fn webhook(
@@ -307,7 +317,7 @@ impl Loading {
         self.config = config;
     }
 
-    fn set_in<T>(
+    pub(super) fn set_in<T>(
         &mut self,
         all: &[Setting<T>],
         of: &mut T,
@@ -340,7 +350,7 @@ impl Loading {
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigError> {
-        if self.config.apps.is_empty() {
+        if self.config.apps.is_empty() && self.config.store.url.expose().is_empty() {
             self.config.apps.push(Config::demo_app());
         } else if self.problems.is_empty()
             && let Err(error) = Apps::new(self.config.apps.clone())

@@ -5,6 +5,7 @@
 //!
 //! File < environment < flags. An unknown key or a bad value stops the start.
 
+mod app;
 mod field;
 mod load;
 mod settings;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use crate::app::{App, AppId, KeyPair};
 use crate::protocol::Secret;
 
+pub use app::{app_settings, read_app, set_app, toml_of};
 pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion};
 pub use load::{ConfigError, Layers, Loaded, Problem};
 pub use settings::default_toml;

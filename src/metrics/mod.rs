@@ -12,6 +12,7 @@ mod process;
 mod registry;
 mod soketi;
 mod state;
+mod store;
 mod workers;
 
 use std::time::SystemTime;
@@ -23,6 +24,7 @@ pub use crate::metrics::auth::{Auth, Door, Fault};
 pub use crate::metrics::process::Process;
 pub use crate::metrics::registry::{Definition, Kind, Registry};
 pub use crate::metrics::state::{OTHER_APPS, OfApp, State, Tally};
+pub use crate::metrics::store::StoreMetrics;
 pub use crate::metrics::workers::{Message, Share, Workers};
 
 /// The figures, as one registry.
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub api: Api,
     /// Who was not believed.
     pub auth: Auth,
+    /// Apps in a database.
+    pub store: StoreMetrics,
 }
 
 /// How connections end that were let in.
@@ -111,6 +115,7 @@ impl Metrics {
             workers: Workers::new(&mut registry),
             api: Api::new(&mut registry),
             auth: Auth::new(&mut registry),
+            store: StoreMetrics::new(&mut registry),
             registry,
         }
     }

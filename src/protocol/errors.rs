@@ -44,6 +44,9 @@ pub enum CloseReason {
     /// The whole node is full.
     #[error("Over capacity")]
     OverCapacity,
+    /// Whether the key belongs to an app cannot be told now.
+    #[error("Application cannot be looked up at the moment")]
+    StoreAway,
     /// This client reads more slowly than its events arrive.
     #[error("Over capacity: too many unread bytes")]
     SlowReader,
@@ -68,7 +71,7 @@ impl CloseReason {
             Self::UnsupportedVersion => 4007,
             Self::MissingVersion => 4008,
             Self::NotAuthorizedInTime | Self::Terminated | Self::OriginNotAllowed => 4009,
-            Self::OverCapacity | Self::SlowReader => 4100,
+            Self::OverCapacity | Self::StoreAway | Self::SlowReader => 4100,
             Self::ShuttingDown => 4200,
             Self::PongMissing => 4201,
         }
@@ -228,6 +231,7 @@ mod tests {
             Terminated,
             OriginNotAllowed,
             OverCapacity,
+            StoreAway,
             SlowReader,
             ShuttingDown,
             PongMissing,

@@ -19,9 +19,11 @@ use tokio::time::{interval, sleep, timeout};
 use crate::app::{Apps, AppsError};
 use crate::config::{Config, Layers};
 use crate::control::Order;
+use crate::directory::Directory;
 use crate::node::Node;
 use crate::server::listen::{bind, start};
 use crate::server::reload::Source;
+use crate::store::{Store, StoreError};
 
 /// Why the server did not start, or ended.
 #[derive(Debug, Error)]
@@ -43,6 +45,9 @@ pub enum ServeError {
         /// How many clients were not told.
         connections: usize,
     },
+    /// The database that holds apps cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The system refuses something else.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -86,7 +91,10 @@ async fn serve(config: Config, layers: Layers, ready: impl FnOnce(Listening)) ->
         metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
     };
     let apps = Apps::new(config.apps.iter().cloned())?;
+    let has_store = !config.store.url.expose().is_empty();
+    let store = if has_store { Some(Store::open(&config.store).await?) } else { None };
     let node = Node::new(config, apps);
+    let directory = Directory::start(&node, store);
     let server = start(&node, listener)?;
     let handle = server.handle();
     // Kept, so that the channel stays open.
@@ -100,7 +108,7 @@ async fn serve(config: Config, layers: Layers, ready: impl FnOnce(Listening)) ->
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
     systemd::ready();
-    let haste = attend(&node, source, &mut signals, &mut orders).await;
+    let haste = attend(&node, &directory, source, &mut signals, &mut orders).await;
     systemd::stopping();
     let stopped = tokio::select! {
         () = drain(&node, &handle, haste) => Ok(()),
@@ -151,15 +159,16 @@ impl Signals {
 /// Carries out what it is told until that is to stop.
 async fn attend(
     node: &Node,
+    directory: &Directory,
     mut source: Source,
     signals: &mut Signals,
     orders: &mut UnboundedReceiver<Order>,
 ) -> Haste {
     let mut watch = interval(WATCH_EVERY);
     let watching = node.config().server.watch_config;
-    let reload = |source: &Source| {
+    let reload = async |source: &Source| {
         systemd::reloading();
-        let reloaded = source.reload(node);
+        let reloaded = source.reload(node, directory).await;
         systemd::ready();
         reloaded
     };
@@ -167,15 +176,15 @@ async fn attend(
         tokio::select! {
             _ = signals.terminate.recv() => return Haste::Paced,
             _ = signals.interrupt.recv() => return Haste::AtOnce,
-            _ = signals.hangup.recv() => drop(reload(&source)),
+            _ = signals.hangup.recv() => drop(reload(&source).await),
             _ = watch.tick(), if watching => {
                 if source.has_changed() {
-                    reload(&source);
+                    reload(&source).await;
                 }
             }
             Some(order) = orders.recv() => match order {
                 // Whoever asked may have gone.
-                Order::Reload(reply) => drop(reply.send(reload(&source))),
+                Order::Reload(reply) => drop(reply.send(reload(&source).await)),
                 Order::Drain => return Haste::Paced,
             },
         }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::app::Apps;
 use crate::config::{Config, Layers};
 use crate::control::Reloaded;
+use crate::directory::{Directory, Refreshed};
 use crate::node::Node;
 
 /// Where the configuration came from, to be read again.
@@ -47,7 +47,7 @@ impl Source {
     }
 
     /// Reads everything again and puts the apps into effect; nothing changes if anything is wrong.
-    pub(super) fn reload(&self, node: &Node) -> Reloaded {
+    pub(super) async fn reload(&self, node: &Node, directory: &Directory) -> Reloaded {
         let mut loaded = match self.layers.load() {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -55,10 +55,7 @@ impl Source {
                 return refused(problems);
             }
         };
-        let apps = match Apps::new(std::mem::take(&mut loaded.config.apps)) {
-            Ok(apps) => apps,
-            Err(error) => return refused(vec![error.to_string()]),
-        };
+        let apps = std::mem::take(&mut loaded.config.apps);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -66,14 +63,11 @@ impl Source {
         for key in &needs_restart {
             tracing::warn!(key, "a changed setting takes a restart");
         }
-        node.replace_apps(apps);
-        let apps = node.apps().all().count();
+        // A store that does not answer leaves its apps as they are.
+        let Refreshed { apps, problem } = directory.refresh(apps).await;
         tracing::info!(apps, "reloaded");
-        Reloaded {
-            apps,
-            problems: Vec::new(),
-            needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
-        }
+        let needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
+        Reloaded { apps, problems: problem.into_iter().collect(), needs_restart }
     }
 }
 

@@ -3,6 +3,7 @@
 mod api;
 mod broker;
 mod client;
+mod database;
 mod http;
 mod raw;
 mod sign;
@@ -14,6 +15,7 @@ use serde_json::Value;
 pub(crate) use api::{Api, Request};
 pub(crate) use broker::{Broker, Finished, Process, fanfare, run};
 pub(crate) use client::{Client, expect_invariants, leaving};
+pub(crate) use database::{Database, Kind, PASSWORD};
 pub(crate) use http::{Http, Reply};
 pub(crate) use raw::{Opcode, RawSocket, frame, frame_head, subscribe_frame, upgrade_request};
 pub(crate) use sign::{hmac_hex, md5_hex, string_to_sign, token, unix_now};
