@@ -1,4 +1,7 @@
-//! A socket that gives up on HTTP clients which hold it without getting anywhere.
+//! Who comes in, and a socket that gives up on HTTP clients which hold it without getting anywhere.
+//!
+//! A connection begins with the header of a trusted proxy if one is due, and with TLS if its port has it; both must
+//! be done in the time of a head. From then on it is known who is at the other end ([`Caller`]).
 //!
 //! The HTTP layer underneath reads heads of twice our limit, times only the first head of a connection, and
 //! waits for ever for a client to read its answer. Here a first head is judged as its bytes come, an answer
@@ -7,16 +10,28 @@
 //!
 //! Not here: the time of the first head (actix-http) and of a body (`api`).
 
+mod caller;
+pub mod proxy;
+
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::Uri;
 use actix_http::header::HeaderMap;
 use actix_rt::net::TcpStream;
+use ipnet::IpNet;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use crate::metrics::DoorMetrics;
+use crate::tls::{Certificates, HandshakeError, Stream};
+
+pub use crate::guard::caller::{Caller, Client};
 
 /// Room for a head with all parameters in the query string, in bytes.
 pub const HEAD_MAX: usize = 64 * 1024;
@@ -28,9 +43,83 @@ pub fn is_too_long(uri: &Uri, headers: &HeaderMap) -> bool {
     line + fields > HEAD_MAX
 }
 
+/// One of the addresses that clients connect to.
+#[derive(Debug)]
+pub struct Door {
+    /// With TLS, if there are any.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Networks of trusted proxies.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether those say with the PROXY protocol for whom they connect.
+    pub proxy_protocol: bool,
+    /// How long clients are waited for.
+    pub patience: Patience,
+}
+
+/// Why a connection ends before its first request.
+#[derive(Debug, Error)]
+pub enum EntryError {
+    /// The system refuses something.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A trusted proxy did not say for whom it connects.
+    #[error("trusted proxy: {0}")]
+    Proxy(io::Error),
+    /// There is no TLS with the client.
+    #[error("TLS handshake: {0}")]
+    Tls(#[from] HandshakeError),
+    /// The client took too long.
+    #[error("too slow")]
+    TooSlow,
+}
+
+impl Door {
+    /// Readies a socket that was just accepted: header of a proxy, TLS.
+    ///
+    /// # Errors
+    /// When the client does not get so far, or not in time.
+    pub async fn enter(&self, mut io: TcpStream, metrics: &DoorMetrics) -> Result<Guarded, EntryError> {
+        // Here, since the HTTP service's own setting for it does not reach HTTP/1.
+        io.set_nodelay(true)?;
+        let until = Instant::now() + self.patience.entry;
+        let trusted = &self.trusted_proxies[..];
+        let mut caller = Caller::new(io.peer_addr()?.ip(), self.certificates.is_some(), trusted);
+        if self.proxy_protocol && caller.is_trusted() {
+            // Boxed, as below, so that connections without it do not carry its buffer.
+            let header = Box::pin(timeout_at(until, proxy::read(&mut io))).await;
+            let result = match &header {
+                Ok(Ok(proxy::Header { source: Some(_), .. })) => "client",
+                Ok(Ok(proxy::Header { source: None, .. })) => "local",
+                Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => "malformed",
+                Ok(Err(_)) => "gone",
+                Err(_) => "timeout",
+            };
+            metrics.proxy_headers.with_label_values(&[result]).inc();
+            let header = header.map_err(|_| EntryError::TooSlow)?.map_err(EntryError::Proxy)?;
+            if let Some(source) = header.source {
+                caller = Caller::new(source, self.certificates.is_some() || header.tls, trusted);
+            }
+        }
+        let Some(certificates) = &self.certificates else {
+            return Ok(Guarded::new(Stream::Plain(io), caller, self.patience));
+        };
+        let accepted = Box::pin(timeout_at(until, Stream::accept(io, certificates))).await;
+        let (result, version) = match &accepted {
+            Ok(Ok(stream)) => ("ok", stream.version().unwrap_or("none")),
+            Ok(Err(error)) => (error.label(), "none"),
+            Err(_) => ("timeout", "none"),
+        };
+        metrics.handshakes.with_label_values(&[result, version]).inc();
+        let stream = accepted.map_err(|_| EntryError::TooSlow)??;
+        Ok(Guarded::new(stream, caller, self.patience))
+    }
+}
+
 /// How long an HTTP client is waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
+    /// For what comes before its first request: the header of a proxy, the handshake of TLS.
+    pub entry: Duration,
     /// For its next request to begin.
     pub idle: Duration,
     /// For a request that has begun to be answered, and for the answer to be read.
@@ -39,7 +128,8 @@ pub struct Patience {
 
 /// The socket, and what its client is waited for.
 pub struct Guarded {
-    io: TcpStream,
+    io: Stream,
+    caller: Caller,
     /// None once the first head has ended.
     head: Option<Head>,
     patience: Patience,
@@ -68,14 +158,23 @@ struct Head {
 }
 
 impl Guarded {
-    /// Watches a socket that was just accepted.
-    pub fn new(io: TcpStream, patience: Patience) -> Self {
-        Self { io, head: Some(Head::default()), patience, waiting: None, timer: None, writing: None }
+    fn new(io: Stream, caller: Caller, patience: Patience) -> Self {
+        Self { io, caller, head: Some(Head::default()), patience, waiting: None, timer: None, writing: None }
     }
 
     /// The socket, once it speaks HTTP no longer.
-    pub fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> Stream {
         self.io
+    }
+
+    /// Who is at the other end.
+    pub fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    /// The address at the other end, as far as it is known without a request.
+    pub fn address(&self) -> SocketAddr {
+        self.caller.socket_address()
     }
 
     /// Bytes have come.
@@ -178,7 +277,16 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        match flushed {
+            // Of a plain socket, that says nothing.
+            Poll::Ready(_) if matches!(this.io, Stream::Plain(_)) => {}
+            Poll::Ready(_) => this.writing = None,
+            // Records that the client does not take.
+            Poll::Pending => this.wait_for_reader(cx)?,
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

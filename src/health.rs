@@ -55,7 +55,7 @@ pub fn ready(node: &Node) -> Report {
         ("workers", overloaded),
         ("open_files", gate(process.open_files, process.open_files_max, health.open_files_percent_max)),
         ("memory", gate(process.resident_bytes, process.memory_limit_bytes, health.memory_percent_max)),
-        // A part that can be away for a while adds its line here.
+        ("store", node.store_is_away().then(|| "the database that holds apps does not answer".to_owned())),
     ];
     Report { checks }
 }

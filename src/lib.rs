@@ -25,6 +25,8 @@ pub mod metrics;
 
 pub mod rate;
 
+pub mod tls;
+
 pub mod hub;
 
 pub mod connection;

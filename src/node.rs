@@ -6,11 +6,13 @@
 //!
 //! Not here: who is behind a subscription (`worker`), what may be published (`connection`, `api`).
 
+mod addresses;
 mod lookup;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +28,7 @@ use crate::hub::{
     Subscription, Watched, WorkerId,
 };
 use crate::metrics::{Metrics, OTHER_APPS, State, Tally};
+use crate::node::addresses::Addresses;
 use crate::protocol::{ChannelName, CloseReason, Roster};
 use crate::rate::Rate;
 
@@ -61,7 +64,7 @@ pub struct Node {
     occurrences: Outlet<Occurrence>,
     /// Until webhooks begin.
     occurred: Lock<Option<Mailbox<Occurrence>>>,
-    open: Arc<AtomicUsize>,
+    gate: Arc<Gate>,
     /// Of apps that share a label, if soketi's metrics are wanted.
     other_tally: Option<Arc<Tally>>,
     /// The node is about to stop: others should take what is new.
@@ -87,6 +90,13 @@ pub struct Usage {
     requests: Rate,
     publishes: Rate,
     client_events: Rate,
+}
+
+/// Who is in.
+#[derive(Debug)]
+struct Gate {
+    open: AtomicUsize,
+    addresses: Addresses,
 }
 
 /// The sending end of a mailbox.
@@ -143,7 +153,16 @@ pub enum Letter {
 #[derive(Debug)]
 pub struct Permit {
     usage: Arc<Usage>,
-    open: Arc<AtomicUsize>,
+    gate: Arc<Gate>,
+    // Both kinds of addresses, in the bytes of the longer one.
+    address: Ipv6Addr,
+}
+
+impl Permit {
+    /// Where the client connects from.
+    pub fn address(&self) -> IpAddr {
+        self.address.to_canonical()
+    }
 }
 
 impl Permit {
@@ -156,7 +175,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.usage.open.fetch_sub(1, Ordering::Relaxed);
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        self.gate.addresses.leave(self.address);
     }
 }
 
@@ -226,7 +246,7 @@ impl Node {
             occurred: Lock::new(Some(occurred)),
             lookups: lookup::Lookups::default(),
             usages: ArcSwap::default(),
-            open: Arc::default(),
+            gate: Arc::new(Gate { open: AtomicUsize::new(0), addresses: Addresses::new(&config.server) }),
             other_tally: config.metrics.soketi_names.then(Arc::default),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -320,19 +340,29 @@ impl Node {
         &self.metrics
     }
 
+    /// Counts an attempt to connect, whatever comes of it.
+    ///
+    /// # Errors
+    /// When there are too many of this address.
+    pub fn knock(&self, address: IpAddr, now: Instant) -> Result<(), CloseReason> {
+        self.gate.addresses.knock(in_six(address), now)
+    }
+
     /// Lets a connection in.
     ///
     /// # Errors
-    /// When the node stops, or it or the app is full.
-    pub fn admit(&self, app: &App) -> Result<Permit, CloseReason> {
+    /// When the node stops, or it, the app or the address has enough of them.
+    pub fn admit(&self, app: &App, address: IpAddr, now: Instant) -> Result<Permit, CloseReason> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(CloseReason::ShuttingDown);
         }
+        let address = in_six(address);
+        self.gate.addresses.enter(address, now)?;
         // Counted first and judged then, so that two at once cannot both take the last place.
         let usage = self.usages.load().get(&app.id).cloned().unwrap_or_default();
-        let permit = Permit { usage, open: self.open.clone() };
+        let permit = Permit { usage, gate: self.gate.clone(), address };
         let of_app = permit.usage.open.fetch_add(1, Ordering::Relaxed);
-        let of_node = permit.open.fetch_add(1, Ordering::Relaxed);
+        let of_node = permit.gate.open.fetch_add(1, Ordering::Relaxed);
         let full = |count: usize, max: usize| max > 0 && count >= max;
         match () {
             () if full(of_node, self.config.server.connections_max) => Err(CloseReason::OverCapacity),
@@ -371,7 +401,7 @@ impl Node {
 
     /// How many connections are open.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.gate.open.load(Ordering::Relaxed)
     }
 
     /// The node is about to stop, and says so to whoever asks whether it is ready.
@@ -593,6 +623,13 @@ impl Node {
             }
         }
         answer
+    }
+}
+
+fn in_six(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(four) => four.to_ipv6_mapped(),
+        IpAddr::V6(six) => six,
     }
 }
 

@@ -8,21 +8,21 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_codec::Framed;
 use actix_http::header::{self, HeaderMap, HeaderName};
 use actix_http::ws::hash_key;
 use actix_http::{HttpMessage, Method, Request, h1};
-use actix_rt::net::TcpStream;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::guard::{Guarded, is_too_long};
+use crate::guard::{Client, Guarded, is_too_long};
 use crate::node::{NoApp, Permit};
 use crate::protocol::CloseReason;
+use crate::tls::Stream;
 use crate::worker::Worker;
 
 /// A request that asks for an upgrade, and the connection it came on.
@@ -68,6 +68,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// When the client goes before it has its answer.
 pub async fn upgrade(worker: &Rc<Worker>, (request, framed): Upgrade, is_api: bool) -> io::Result<()> {
     let mut parts = framed.into_parts();
+    let caller = parts.io.caller();
     let mut io = parts.io.into_inner();
     // Whatever an earlier request on this connection is still owed goes first.
     timeout(LINGER, io.write_all(&parts.write_buf)).await??;
@@ -75,9 +76,16 @@ pub async fn upgrade(worker: &Rc<Worker>, (request, framed): Upgrade, is_api: bo
         Ok(head) => head,
         Err(error) => return answer(io, error).await,
     };
-    match admit(worker, &request).await {
-        Ok((app, permit)) => worker.adopt(io, &head, &mut parts.read_buf, app, permit),
-        Err(reason) => worker.refuse(io, &head, reason),
+    let client = caller.client(request.headers(), &worker.node().config().server.trusted_proxies);
+    let admitted = admit(worker, &request, client).await;
+    let (line, early) = io.into_line();
+    parts.read_buf.extend_from_slice(&early);
+    match admitted {
+        Ok((app, permit)) => worker.adopt(line, &head, &mut parts.read_buf, app, permit),
+        Err(reason) => {
+            tracing::debug!(address = %client.address, code = reason.code(), reason = reason.label(), "refused");
+            worker.refuse(line, &head, reason);
+        }
     }
     Ok(())
 }
@@ -122,8 +130,14 @@ fn handshake(request: &Request, is_api: bool) -> Result<Vec<u8>, HttpError> {
 }
 
 /// Judges who may connect, in the order of the protocol.
-async fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit), CloseReason> {
+async fn admit(
+    worker: &Worker,
+    request: &Request,
+    client: Client,
+) -> Result<(Arc<App>, Permit), CloseReason> {
     let node = worker.node();
+    let now = Instant::now();
+    node.knock(client.address, now)?;
     let key = app_key(request.path()).ok_or(CloseReason::UnknownPath)?;
     check_version(request.uri().query().unwrap_or_default())?;
     let app = node.app_by_key(&key).await.map_err(|no| match no {
@@ -131,7 +145,7 @@ async fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit),
         NoApp::Away => CloseReason::StoreAway,
     })?;
     let headers = request.headers();
-    if app.tls_only && text(headers, header::X_FORWARDED_PROTO) != Some("https") {
+    if app.tls_only && !client.is_tls {
         return Err(CloseReason::TlsOnly);
     }
     if !app.enabled {
@@ -140,7 +154,7 @@ async fn admit(worker: &Worker, request: &Request) -> Result<(Arc<App>, Permit),
     if !app.allows_origin(text(headers, header::ORIGIN)) {
         return Err(CloseReason::OriginNotAllowed);
     }
-    let permit = node.admit(&app)?;
+    let permit = node.admit(&app, client.address, now)?;
     Ok((app, permit))
 }
 
@@ -182,14 +196,14 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 /// Sends an HTTP error and waits for the client to have read it.
-async fn answer(mut io: TcpStream, HttpError { status, header, text }: HttpError) -> io::Result<()> {
+async fn answer(mut io: Stream, HttpError { status, header, text }: HttpError) -> io::Result<()> {
     let length = text.len() + 1;
     let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
          Connection: close\r\n{header}\r\n{text}\n"
     );
     timeout(LINGER, io.write_all(response.as_bytes())).await??;
-    io.shutdown().await?;
+    timeout(LINGER, io.shutdown()).await??;
     // Ending with unread bytes would be a reset, which can overtake the answer.
     let mut rest = [0; 512];
     let drain = async { while io.read(&mut rest).await.is_ok_and(|count| count > 0) {} };

@@ -3,6 +3,8 @@
 mod app;
 mod healthcheck;
 
+mod activation;
+
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 use crate::config::{Config, DEMO_KEY, DEMO_SECRET, Layers, Loaded, LogFormat, LogLevel, default_toml};
+use crate::metrics::Metrics;
 use crate::server::{self, Listening};
+use crate::tls::Certificates;
 
 /// What the shell learns when the server cannot start.
 const EXIT_FAILED: u8 = 1;
@@ -105,6 +109,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(settings) => serve(&settings),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Config(ConfigCommand::Check(settings)) => with_config(&settings, |loaded| {
+            if let Err(error) = Certificates::load(&loaded.config.tls, &Metrics::new().doors) {
+                return fail(EXIT_CONFIG, &format!("The configuration is wrong:\n{error}"));
+            }
             let store =
                 if loaded.config.store.url.expose().is_empty() { "" } else { ", and those of the store" };
             say(&format!("The configuration is good: {} app(s){store}.\n", loaded.config.apps.len()));
@@ -140,7 +147,11 @@ fn serve(settings: &Settings) -> ExitCode {
             tracing::warn!("{warning}");
         }
         let demo = loaded.config.has_demo_app();
-        match server::run(loaded.config, loaded.layers, |listening| announce(listening, demo)) {
+        let inherited = match activation::inherited(&loaded.config) {
+            Ok(inherited) => inherited,
+            Err(message) => return fail(EXIT_FAILED, &message),
+        };
+        match server::run(loaded.config, loaded.layers, inherited, |listening| announce(listening, demo)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_FAILED, &error.to_string()),
         }
@@ -205,13 +216,18 @@ fn announce(listening: Listening, demo: bool) {
     if let Some(metrics) = listening.metrics {
         text.push_str(&format!("fanfare: metrics on http://{metrics}/metrics\n"));
     }
+    if let Some(plain) = listening.plain {
+        text.push_str(&format!("fanfare: without TLS on http://{plain}\n"));
+    }
+    let scheme = if listening.tls { "https" } else { "http" };
     text.push_str(&format!(
-        "fanfare {} listening on http://{}\n",
+        "fanfare {} listening on {scheme}://{}\n",
         env!("CARGO_PKG_VERSION"),
         listening.clients
     ));
     if demo {
         let (host, port) = (listening.clients.ip(), listening.clients.port());
+        let (tls, port_name) = (listening.tls, if listening.tls { "wssPort" } else { "wsPort" });
         text.push_str(&format!(
             r#"
 This is the demo app, for this machine alone. Paste into a page:
@@ -219,7 +235,7 @@ This is the demo app, for this machine alone. Paste into a page:
   <script src="https://js.pusher.com/8.4/pusher.min.js"></script>
   <script>
     const pusher = new Pusher("{DEMO_KEY}", {{
-      wsHost: "{host}", wsPort: {port}, forceTLS: false, enabledTransports: ["ws", "wss"], cluster: "",
+      wsHost: "{host}", {port_name}: {port}, forceTLS: {tls}, enabledTransports: ["ws", "wss"], cluster: "",
     }});
     pusher.subscribe("my-channel").bind("my-event", (data) => console.log(data));
   </script>
@@ -228,7 +244,7 @@ and into a backend (Node: npm install pusher):
 
   const Pusher = require("pusher");
   const pusher = new Pusher({{
-    appId: "1", key: "{DEMO_KEY}", secret: "{DEMO_SECRET}", host: "{host}", port: "{port}", useTLS: false,
+    appId: "1", key: "{DEMO_KEY}", secret: "{DEMO_SECRET}", host: "{host}", port: "{port}", useTLS: {tls},
   }});
   pusher.trigger("my-channel", "my-event", {{ hello: "world" }});
 

@@ -399,6 +399,15 @@ impl Loading {
                 "nobody is trusted to send it: name the proxies in server.trusted_proxies",
             );
         }
+        let unreachable = |app: &&App| app.tls_only && tls.certificate.is_empty();
+        if let Some(app) =
+            self.config.apps.iter().find(unreachable).filter(|_| server.trusted_proxies.is_empty())
+        {
+            self.warnings.push(format!(
+                "app {} is for TLS only, but there is neither TLS here nor a proxy in server.trusted_proxies: nobody can connect to it",
+                app.id
+            ));
+        }
         let token = self.config.admin.token.expose().len();
         if (1..16).contains(&token) {
             wrong(

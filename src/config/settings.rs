@@ -366,7 +366,11 @@ pub(super) const APP_SETTINGS: &[Setting<App>] = &[
         "Tell subscribers how many they are, with pusher_internal:subscription_count.",
     ),
     row("watchlist", |a| &mut a.watchlist, "Signed-in users may watch others come online and go offline."),
-    row("tls_only", |a| &mut a.tls_only, "Refuse plain connections with 4000."),
+    row(
+        "tls_only",
+        |a| &mut a.tls_only,
+        "Refuse plain connections with 4000. A proxy that speaks TLS must be one of server.trusted_proxies.",
+    ),
     row(
         "authorized_timeout_s",
         |a| &mut a.authorized_timeout_s,

@@ -8,6 +8,7 @@
 
 mod api;
 mod auth;
+mod doors;
 mod process;
 mod registry;
 mod soketi;
@@ -21,6 +22,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, TextEncoder};
 
 pub use crate::metrics::api::{Api, Endpoint};
 pub use crate::metrics::auth::{Auth, Door, Fault};
+pub use crate::metrics::doors::DoorMetrics;
 pub use crate::metrics::process::Process;
 pub use crate::metrics::registry::{Definition, Kind, Registry};
 pub use crate::metrics::state::{OTHER_APPS, OfApp, State, Tally};
@@ -54,6 +56,8 @@ pub struct Metrics {
     pub api: Api,
     /// Who was not believed.
     pub auth: Auth,
+    /// Who comes, and who is let in.
+    pub doors: DoorMetrics,
     /// Apps in a database.
     pub store: StoreMetrics,
 }
@@ -115,6 +119,7 @@ impl Metrics {
             workers: Workers::new(&mut registry),
             api: Api::new(&mut registry),
             auth: Auth::new(&mut registry),
+            doors: DoorMetrics::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
             registry,
         }

@@ -47,6 +47,12 @@ pub enum CloseReason {
     /// Whether the key belongs to an app cannot be told now.
     #[error("Application cannot be looked up at the moment")]
     StoreAway,
+    /// The address has as many connections as one may have.
+    #[error("Over capacity: too many connections from your address")]
+    AddressConnections,
+    /// The address asks for connections faster than one may.
+    #[error("Over capacity: too many connection attempts from your address, wait before the next one")]
+    AddressHandshakes,
     /// This client reads more slowly than its events arrive.
     #[error("Over capacity: too many unread bytes")]
     SlowReader,
@@ -71,9 +77,35 @@ impl CloseReason {
             Self::UnsupportedVersion => 4007,
             Self::MissingVersion => 4008,
             Self::NotAuthorizedInTime | Self::Terminated | Self::OriginNotAllowed => 4009,
-            Self::OverCapacity | Self::StoreAway | Self::SlowReader => 4100,
+            Self::OverCapacity
+            | Self::StoreAway
+            | Self::AddressConnections
+            | Self::AddressHandshakes
+            | Self::SlowReader => 4100,
             Self::ShuttingDown => 4200,
             Self::PongMissing => 4201,
+        }
+    }
+
+    /// What the metrics call it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TlsOnly => "tls_only",
+            Self::UnknownApp => "unknown_app",
+            Self::AppDisabled => "app_disabled",
+            Self::OverQuota => "over_quota",
+            Self::UnknownPath => "path",
+            Self::InvalidVersion | Self::UnsupportedVersion | Self::MissingVersion => "version",
+            Self::NotAuthorizedInTime => "not_authorized",
+            Self::Terminated => "terminated",
+            Self::OriginNotAllowed => "origin",
+            Self::OverCapacity => "over_capacity",
+            Self::StoreAway => "store_away",
+            Self::AddressConnections => "address_connections",
+            Self::AddressHandshakes => "address_handshakes",
+            Self::SlowReader => "slow_reader",
+            Self::ShuttingDown => "draining",
+            Self::PongMissing => "pong_missing",
         }
     }
 }
@@ -232,6 +264,8 @@ mod tests {
             OriginNotAllowed,
             OverCapacity,
             StoreAway,
+            AddressConnections,
+            AddressHandshakes,
             SlowReader,
             ShuttingDown,
             PongMissing,

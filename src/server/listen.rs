@@ -1,28 +1,30 @@
 //! The sockets that are listened on, and the services behind them.
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive};
-use actix_rt::net::TcpStream;
-use actix_server::Server;
+use actix_server::{Server, ServerBuilder};
 use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 use crate::api::{self, Route};
-use crate::guard::{Guarded, Patience};
+use crate::config::Config;
+use crate::guard::{Door, EntryError, Patience};
 use crate::node::Node;
-use crate::server::ServeError;
+use crate::server::{Inherited, Listening, ServeError};
+use crate::tls::Certificates;
 use crate::worker::Worker;
 use crate::ws::{self, Upgrade};
 
-pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, ServeError> {
+fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, ServeError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restarted server must get its port back at once.
@@ -34,50 +36,140 @@ pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener, Ser
     open().map_err(|source| ServeError::Bind { address, source })
 }
 
-/// The socket of clients and backends, and the worker threads that serve it.
-pub(super) fn start(node: &Arc<Node>, clients: TcpListener) -> io::Result<Server> {
-    let builder = Server::build()
+/// What is listened on.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// For clients and the API; with TLS if there are certificates.
+    pub(super) clients: TcpListener,
+    /// For the same without TLS.
+    pub(super) plain: Option<TcpListener>,
+    pub(super) metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what is not there yet.
+    pub(super) fn open(config: &Config, inherited: Inherited) -> Result<Self, ServeError> {
+        let backlog = config.server.backlog;
+        let or_bind = |inherited: Option<TcpListener>, address: Option<SocketAddr>, backlog| match inherited {
+            Some(listener) => Ok(Some(listener)),
+            None => address.map(|address| bind(address, backlog)).transpose(),
+        };
+        Ok(Self {
+            clients: inherited.clients.map_or_else(|| bind(config.server.bind, backlog), Ok)?,
+            plain: or_bind(inherited.plain, config.server.plain_bind, backlog)?,
+            metrics: or_bind(inherited.metrics, config.metrics.bind, 128)?,
+        })
+    }
+
+    /// Where they are.
+    pub(super) fn addresses(&self, tls: bool) -> io::Result<Listening> {
+        let address =
+            |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        Ok(Listening {
+            clients: self.clients.local_addr()?,
+            tls,
+            plain: address(&self.plain)?,
+            metrics: address(&self.metrics)?,
+        })
+    }
+}
+
+/// The sockets of clients and backends, and the worker threads that serve them.
+pub(super) fn start(
+    node: &Arc<Node>,
+    clients: TcpListener,
+    plain: Option<TcpListener>,
+    certificates: Option<Arc<Certificates>>,
+) -> io::Result<Server> {
+    let mut builder = Server::build()
         .workers(node.config().workers())
         .disable_signals()
         .shutdown_timeout(1)
         // Ours to limit: actix does not see upgraded connections anyway.
         .max_concurrent_connections(usize::MAX / 2);
+    builder = serve_clients(builder, "clients", clients, node, certificates)?;
+    if let Some(listener) = plain {
+        builder = serve_clients(builder, "plain", listener, node, None)?;
+    }
+    Ok(builder.run())
+}
+
+/// Serves WebSockets and the API on one more address.
+fn serve_clients(
+    builder: ServerBuilder,
+    name: &str,
+    listener: TcpListener,
+    node: &Arc<Node>,
+    certificates: Option<Arc<Certificates>>,
+) -> io::Result<ServerBuilder> {
     let stopping = builder.graceful_shutdown_signal();
-    let for_clients = node.clone();
-    let builder = builder.listen("clients", clients, move || {
-        let config = for_clients.config();
+    let node = node.clone();
+    let door = Arc::new(door(&node, certificates));
+    builder.listen(name, listener, move || {
         let stopping = stopping.clone();
-        let (for_expect, for_api) = (for_clients.clone(), for_clients.clone());
+        let (for_entry, for_expect, for_api) = (node.clone(), node.clone(), node.clone());
         let http = HttpService::build()
             // How long is for `guard` to say, which needs no timer for each request.
             .keep_alive(KeepAlive::Os)
-            .client_request_timeout(Duration::from_secs(config.server.head_timeout_s))
+            .client_request_timeout(Duration::from_secs(node.config().server.head_timeout_s))
             .client_disconnect_timeout(Duration::from_secs(1))
             .graceful_shutdown_signal(move || {
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
             })
             .expect(fn_service(move |request| ready(api::expect(request, &for_expect))))
-            .upgrade(web_sockets(for_clients.clone()))
+            .upgrade(web_sockets(node.clone()))
             .h1(fn_service(move |request| {
                 let node = for_api.clone();
                 async move { Ok::<_, Infallible>(api::serve(request, &node).await) }
-            }));
-        let patience = Patience {
-            idle: Duration::from_secs(config.api.keep_alive_s),
-            busy: Duration::from_secs(config.server.head_timeout_s + config.api.body_timeout_s),
-        };
-        fn_service(move |io| ready(accepted(io, patience))).and_then(http)
-    })?;
-    Ok(builder.run())
+            }))
+            .map_err(|_| ());
+        let door = door.clone();
+        fn_service(move |io| {
+            let (door, node) = (door.clone(), for_entry.clone());
+            async move {
+                let entered = door.enter(io, &node.metrics().doors).await;
+                entered.map(|guarded| (guarded.address(), guarded)).map_err(|error| turned_away(&error))
+            }
+        })
+        .map(|(address, guarded)| (guarded, Some(address)))
+        .and_then(http)
+    })
 }
 
-/// Readies a socket that was just accepted.
-fn accepted(io: TcpStream, patience: Patience) -> Result<(Guarded, Option<SocketAddr>), DispatchError> {
-    // Here, since the HTTP service's own setting for it does not reach HTTP/1.
-    io.set_nodelay(true)?;
-    let peer = io.peer_addr().ok();
-    Ok((Guarded::new(io, patience), peer))
+fn door(node: &Node, certificates: Option<Arc<Certificates>>) -> Door {
+    let config = node.config();
+    let head = Duration::from_secs(config.server.head_timeout_s);
+    Door {
+        certificates,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        proxy_protocol: config.server.proxy_protocol,
+        patience: Patience {
+            entry: head,
+            idle: Duration::from_secs(config.api.keep_alive_s),
+            busy: head + Duration::from_secs(config.api.body_timeout_s),
+        },
+    }
+}
+
+fn turned_away(error: &EntryError) {
+    tracing::debug!(%error, "turned away at the door");
+}
+
+thread_local! {
+    /// This thread's share of the server, the same for all addresses.
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+}
+
+/// This thread's worker, which begins when it is first asked for.
+fn worker(node: &Arc<Node>) -> Result<Rc<Worker>, NoMailbox> {
+    WORKER.with(|worker| {
+        if let Some(worker) = worker.get() {
+            return Ok(worker.clone());
+        }
+        let (id, mailbox) = node.take_mailbox().ok_or(NoMailbox)?;
+        Ok(worker.get_or_init(|| Worker::start(id, node.clone(), mailbox)).clone())
+    })
 }
 
 /// The upgrade service, which begins this thread's [`Worker`]. `HttpServer` has no place for one.
@@ -87,8 +179,7 @@ fn web_sockets(
     fn_factory(move || {
         let node = node.clone();
         async move {
-            let (id, mailbox) = node.take_mailbox().ok_or(NoMailbox)?;
-            let worker = Worker::start(id, node, mailbox);
+            let worker = worker(&node)?;
             Ok(fn_service(move |upgrade: Upgrade| {
                 let worker = worker.clone();
                 async move {
@@ -111,7 +202,10 @@ struct NoMailbox;
 
 #[cfg(test)]
 mod tests {
+    use actix_rt::net::TcpStream;
+
     use super::*;
+    use crate::metrics::Metrics;
 
     #[test]
     fn a_small_frame_is_not_held_back_until_the_last_one_is_acknowledged() {
@@ -123,10 +217,14 @@ mod tests {
             io.set_nonblocking(true).expect("nonblocking");
             let io = TcpStream::from_std(io).expect("registered");
             assert!(!io.nodelay().expect("readable"), "the system's default");
-            let patience = Patience { idle: Duration::from_secs(1), busy: Duration::from_secs(1) };
-            let Ok((guarded, peer)) = accepted(io, patience) else { panic!("refused") };
-            assert!(peer.is_some());
-            assert!(guarded.into_inner().nodelay().expect("readable"));
+            let second = Duration::from_secs(1);
+            let patience = Patience { entry: second, idle: second, busy: second };
+            let door =
+                Door { certificates: None, trusted_proxies: Vec::new(), proxy_protocol: false, patience };
+            let Ok(guarded) = door.enter(io, &Metrics::new().doors).await else { panic!("refused") };
+            assert!(guarded.address().ip().is_loopback());
+            let (line, _) = guarded.into_inner().into_line();
+            assert!(line.io.nodelay().expect("readable"));
         });
     }
 }

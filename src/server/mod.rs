@@ -21,9 +21,10 @@ use crate::config::{Config, Layers};
 use crate::control::Order;
 use crate::directory::Directory;
 use crate::node::Node;
-use crate::server::listen::{bind, start};
+use crate::server::listen::{Listeners, start};
 use crate::server::reload::Source;
 use crate::store::{Store, StoreError};
+use crate::tls::{Certificates, TlsError};
 
 /// Why the server did not start, or ended.
 #[derive(Debug, Error)]
@@ -48,6 +49,9 @@ pub enum ServeError {
     /// The database that holds apps cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refuses something else.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -58,8 +62,25 @@ pub enum ServeError {
 pub struct Listening {
     /// Clients and the API.
     pub clients: SocketAddr,
+    /// Whether they are served with TLS there.
+    pub tls: bool,
+    /// The same without TLS, beside it.
+    pub plain: Option<SocketAddr>,
     /// The Prometheus page.
     pub metrics: Option<SocketAddr>,
+}
+
+/// Sockets that listen already, from whoever started the process.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// In the place of `server.bind`.
+    pub clients: Option<TcpListener>,
+    /// In the place of `server.plain_bind`.
+    pub plain: Option<TcpListener>,
+    /// In the place of `metrics.bind`.
+    pub metrics: Option<TcpListener>,
+    /// In the place of `admin.bind`.
+    pub admin: Option<TcpListener>,
 }
 
 /// How often the hubs look for what is due.
@@ -77,25 +98,32 @@ const CLOSED_PER_S: usize = 100;
 ///
 /// # Errors
 /// When it cannot start, or was stopped a second time before it was done.
-pub fn run(config: Config, layers: Layers, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
-    actix_rt::System::new().block_on(serve(config, layers, ready))
+pub fn run(
+    config: Config,
+    layers: Layers,
+    inherited: Inherited,
+    ready: impl FnOnce(Listening),
+) -> Result<(), ServeError> {
+    actix_rt::System::new().block_on(serve(config, layers, inherited, ready))
 }
 
-async fn serve(config: Config, layers: Layers, ready: impl FnOnce(Listening)) -> Result<(), ServeError> {
+async fn serve(
+    config: Config,
+    layers: Layers,
+    inherited: Inherited,
+    ready: impl FnOnce(Listening),
+) -> Result<(), ServeError> {
     raise_file_limit();
-    let source = Source::new(layers, &config);
-    let listener = bind(config.server.bind, config.server.backlog)?;
-    let metrics = config.metrics.bind.map(|address| bind(address, 128)).transpose()?;
-    let listening = Listening {
-        clients: listener.local_addr()?,
-        metrics: metrics.as_ref().map(TcpListener::local_addr).transpose()?,
-    };
+    let listeners = Listeners::open(&config, inherited)?;
+    let listening = listeners.addresses(!config.tls.certificate.is_empty())?;
     let apps = Apps::new(config.apps.iter().cloned())?;
     let has_store = !config.store.url.expose().is_empty();
     let store = if has_store { Some(Store::open(&config.store).await?) } else { None };
     let node = Node::new(config, apps);
     let directory = Directory::start(&node, store);
-    let server = start(&node, listener)?;
+    let certificates = Certificates::load(&node.config().tls, &node.metrics().doors)?.map(Arc::new);
+    let Listeners { clients, plain, metrics } = listeners;
+    let server = start(&node, clients, plain, certificates.clone())?;
     let handle = server.handle();
     // Kept, so that the channel stays open.
     let (_orders, mut orders) = unbounded_channel();
@@ -108,7 +136,8 @@ async fn serve(config: Config, layers: Layers, ready: impl FnOnce(Listening)) ->
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
     systemd::ready();
-    let haste = attend(&node, &directory, source, &mut signals, &mut orders).await;
+    let source = Source::new(layers, node.clone(), directory, certificates);
+    let haste = attend(&node, source, &mut signals, &mut orders).await;
     systemd::stopping();
     let stopped = tokio::select! {
         () = drain(&node, &handle, haste) => Ok(()),
@@ -159,7 +188,6 @@ impl Signals {
 /// Carries out what it is told until that is to stop.
 async fn attend(
     node: &Node,
-    directory: &Directory,
     mut source: Source,
     signals: &mut Signals,
     orders: &mut UnboundedReceiver<Order>,
@@ -168,7 +196,7 @@ async fn attend(
     let watching = node.config().server.watch_config;
     let reload = async |source: &Source| {
         systemd::reloading();
-        let reloaded = source.reload(node, directory).await;
+        let reloaded = source.reload().await;
         systemd::ready();
         reloaded
     };

@@ -1,19 +1,30 @@
 //! New configuration for a running server: apps take effect, the rest is said to need a restart.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{Config, Layers};
+use crate::config::Layers;
 use crate::control::Reloaded;
 use crate::directory::{Directory, Refreshed};
 use crate::node::Node;
+use crate::tls::Certificates;
 
 /// Where the configuration came from, to be read again.
 #[derive(Debug)]
 pub(super) struct Source {
     layers: Layers,
-    /// Files whose change is a reason to read them again, and what they looked like last.
-    watched: Vec<(PathBuf, Option<Look>)>,
+    node: Arc<Node>,
+    directory: Directory,
+    certificates: Option<Arc<Certificates>>,
+    watched: Watched,
+}
+
+/// Files whose change is a reason to read them again.
+#[derive(Debug)]
+struct Watched {
+    /// And what they looked like last.
+    files: Vec<(PathBuf, Option<Look>)>,
     /// Something had changed when they were looked at last: perhaps it is still being written.
     restless: bool,
 }
@@ -22,32 +33,26 @@ pub(super) struct Source {
 type Look = (SystemTime, u64);
 
 impl Source {
-    pub(super) fn new(layers: Layers, config: &Config) -> Self {
-        let of_tls = [&config.tls.certificate, &config.tls.key].map(PathBuf::from);
-        let files = layers.file.iter().cloned().chain(of_tls).filter(|path| !path.as_os_str().is_empty());
-        let watched = files.map(|path| (path.clone(), look(&path))).collect();
-        Self { layers, watched, restless: false }
+    pub(super) fn new(
+        layers: Layers,
+        node: Arc<Node>,
+        directory: Directory,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Self {
+        let tls = &node.config().tls;
+        let of_tls = [&tls.certificate, &tls.key].map(PathBuf::from);
+        let files = layers.file.clone().into_iter().chain(of_tls).filter(|path| !path.as_os_str().is_empty());
+        let watched = Watched::new(files);
+        Self { layers, node, directory, certificates, watched }
     }
 
     /// Whether a file has changed since the last time and has been left alone for one look.
     pub(super) fn has_changed(&mut self) -> bool {
-        let mut changed = false;
-        for (path, before) in &mut self.watched {
-            // A file that is away is being replaced.
-            if let Some(now) = look(path)
-                && *before != Some(now)
-            {
-                *before = Some(now);
-                changed = true;
-            }
-        }
-        let settled = self.restless && !changed;
-        self.restless = changed;
-        settled
+        self.watched.has_changed()
     }
 
     /// Reads everything again and puts the apps into effect; nothing changes if anything is wrong.
-    pub(super) async fn reload(&self, node: &Node, directory: &Directory) -> Reloaded {
+    pub(super) async fn reload(&self) -> Reloaded {
         let mut loaded = match self.layers.load() {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -59,15 +64,43 @@ impl Source {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let needs_restart = loaded.config.differs_from(node.config());
+        let needs_restart = loaded.config.differs_from(self.node.config());
         for key in &needs_restart {
             tracing::warn!(key, "a changed setting takes a restart");
         }
-        // A store that does not answer leaves its apps as they are.
-        let Refreshed { apps, problem } = directory.refresh(apps).await;
+        // Each of these leaves what it is about as it was if it fails.
+        let certificates = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload());
+        let certificates = certificates.map_err(|error| error.to_string()).err();
+        let Refreshed { apps, problem } = self.directory.refresh(apps).await;
+        let problems: Vec<String> = certificates.into_iter().chain(problem).collect();
+        problems.iter().for_each(|problem| tracing::error!("not reloaded: {problem}"));
         tracing::info!(apps, "reloaded");
         let needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
-        Reloaded { apps, problems: problem.into_iter().collect(), needs_restart }
+        Reloaded { apps, problems, needs_restart }
+    }
+}
+
+impl Watched {
+    fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let files = files.into_iter().map(|path| (path.clone(), look(&path))).collect();
+        Self { files, restless: false }
+    }
+
+    /// Whether a file has changed since the last time and has been left alone for one look.
+    fn has_changed(&mut self) -> bool {
+        let mut changed = false;
+        for (path, before) in &mut self.files {
+            // A file that is away is being replaced.
+            if let Some(now) = look(path)
+                && *before != Some(now)
+            {
+                *before = Some(now);
+                changed = true;
+            }
+        }
+        let settled = self.restless && !changed;
+        self.restless = changed;
+        settled
     }
 }
 
@@ -92,8 +125,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("fanfare.toml");
         std::fs::write(&file, "").expect("written");
-        let layers = Layers { file: Some(file.clone()), ..Layers::default() };
-        let mut source = Source::new(layers, &Config::default());
+        let mut source = Watched::new([file.clone()]);
         assert!(!source.has_changed());
         std::fs::write(&file, "# one").expect("written");
         assert!(!source.has_changed(), "it may still be written");

@@ -22,7 +22,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_rt::net::TcpStream;
 use bytes::Bytes;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -36,6 +35,7 @@ use crate::metrics::{Message, Share};
 use crate::node::{Letter, Mailbox, Node, Permit};
 use crate::protocol::websocket::{self, Incoming, Violation};
 use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
+use crate::tls::Line;
 use crate::worker::roll::Rolls;
 use crate::worker::socket::{Socket, State, Task};
 use crate::worker::wheel::{TICK, Wheel, ticks};
@@ -79,22 +79,16 @@ impl Worker {
 
     /// Takes over a socket whose handshake is done. `head` is the answer to the handshake, still to be sent;
     /// `early` is what the client has already sent behind its own.
-    pub fn adopt(
-        self: &Rc<Self>,
-        io: TcpStream,
-        head: &[u8],
-        early: &mut [u8],
-        app: Arc<App>,
-        permit: Permit,
-    ) {
+    pub fn adopt(self: &Rc<Self>, line: Line, head: &[u8], early: &mut [u8], app: Arc<App>, permit: Permit) {
         let socket_id = SocketId::from_random(rand::rng().random());
-        tracing::debug!(app = %app.id, socket = %socket_id, "connected");
+        tracing::debug!(app = %app.id, socket = %socket_id, address = %permit.address(), "connected");
         let activity_timeout_s = self.node.config().connection.activity_timeout_s;
         let hello = Frame::connection_established(socket_id, activity_timeout_s);
         let connection = Connection::new(app, socket_id, Instant::now());
         self.node.metrics().opened.inc();
         let share = self.share.clone();
-        let socket = Rc::new(Socket::new(io, Some(connection), Some(permit), State::Open, self.now(), share));
+        let socket =
+            Rc::new(Socket::new(line, Some(connection), Some(permit), State::Open, self.now(), share));
         self.replied(&socket);
         if let Some(tally) = socket.tally() {
             tally.new_connections.add(1);
@@ -109,12 +103,13 @@ impl Worker {
     }
 
     /// Completes a handshake only to say why the client cannot stay.
-    pub fn refuse(self: &Rc<Self>, io: TcpStream, head: &[u8], reason: CloseReason) {
+    pub fn refuse(self: &Rc<Self>, line: Line, head: &[u8], reason: CloseReason) {
         self.node.metrics().refused.with_label_values(&[&reason.code().to_string()]).inc();
+        self.node.metrics().doors.refusals.with_label_values(&[reason.label()]).inc();
         let farewell = Frame::farewell(reason);
         let close = websocket::close(Some(reason.code()), &reason.to_string());
         let state = State::Closing { until: self.closing_until(), deaf: false };
-        let socket = Rc::new(Socket::new(io, None, None, state, self.now(), self.share.clone()));
+        let socket = Rc::new(Socket::new(line, None, None, state, self.now(), self.share.clone()));
         socket.send(&Bytes::from([head, farewell.wire(), &close].concat()));
         self.look_at_next(&socket);
         actix_rt::spawn(Task { worker: self.clone(), socket });

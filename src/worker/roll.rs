@@ -164,6 +164,7 @@ mod tests {
     use crate::config::Config;
     use crate::connection::Connection;
     use crate::protocol::SocketId;
+    use crate::tls::Line;
     use crate::worker::socket::State;
 
     const CHANNELS: [&str; 3] = ["a", "b", "c"];
@@ -179,7 +180,8 @@ mod tests {
             let connection = Connection::new(app.clone(), SocketId::from_random(number), Instant::now());
             let io = TcpStream::from_std(io).expect("registered");
             let share = Rc::new(crate::metrics::Metrics::new().workers.share(0));
-            Rc::new(Socket::new(io, Some(connection), None, State::Open, 0, share))
+            let line = Line { io, session: None };
+            Rc::new(Socket::new(line, Some(connection), None, State::Open, 0, share))
         };
         (0..count).map(socket).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use crate::metrics::{Share, Tally};
 use crate::node::Permit;
 use crate::protocol::SocketId;
 use crate::protocol::websocket::Decoder;
+use crate::tls::{Line, Session};
 use crate::worker::Worker;
 use crate::worker::outbox::Outbox;
 use crate::worker::wheel::{Place, Ticks, Timed};
@@ -25,6 +26,7 @@ use crate::worker::wheel::{Place, Ticks, Timed};
 /// A WebSocket. While it is idle, it is this struct, its task and the kernel's part, and no buffer.
 pub(crate) struct Socket {
     io: TcpStream,
+    tls: Option<RefCell<Box<Session>>>,
     state: Cell<State>,
     outbox: RefCell<Outbox>,
     pub(super) decoder: Cell<Decoder>,
@@ -39,6 +41,7 @@ pub(crate) struct Socket {
     pub(super) touched: Cell<bool>,
     place: Place,
     task: Cell<Option<Waker>>,
+    /// None for a client that was refused.
     permit: Option<Permit>,
     share: Rc<Share>,
 }
@@ -64,7 +67,7 @@ pub(super) enum State {
 impl Drop for Socket {
     fn drop(&mut self) {
         // Nobody waits for it any more.
-        self.share.outbox_moved(self.backlog(), (0, 0));
+        self.share.outbox_moved(self.outbox.borrow().size(), (0, 0));
     }
 }
 
@@ -76,7 +79,7 @@ impl Timed for Socket {
 
 impl Socket {
     pub(super) fn new(
-        io: TcpStream,
+        Line { io, session }: Line,
         connection: Option<Connection>,
         permit: Option<Permit>,
         state: State,
@@ -85,6 +88,7 @@ impl Socket {
     ) -> Self {
         Self {
             io,
+            tls: session.map(RefCell::new),
             state: Cell::new(state),
             outbox: RefCell::default(),
             decoder: Cell::default(),
@@ -133,8 +137,16 @@ impl Socket {
         }
     }
 
-    /// Reads what has come, as far as there is room.
+    /// Reads what has come, as far as there is room. With TLS, `WouldBlock` may mean that it was nothing whole.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &self.tls else { return self.read_bytes(into) };
+        let read = tls.borrow_mut().read(into, |room| self.read_bytes(room));
+        // TLS may have an answer of its own, if only an alert.
+        self.flush_records();
+        read
+    }
+
+    fn read_bytes(&self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.io.try_read(into)?;
         self.received(count);
         if count < into.len() {
@@ -181,12 +193,11 @@ impl Socket {
         if !self.outbox.borrow().is_empty() {
             return self.push(frame.clone());
         }
-        let written = match self.io.try_write(frame) {
+        let written = match self.write(&[IoSlice::new(frame)]) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => return self.advance(State::Gone),
         };
-        self.sent(written);
         if written < frame.len() {
             self.with_outbox(|outbox| outbox.push_rest(frame, written));
             self.wake();
@@ -196,25 +207,57 @@ impl Socket {
     /// Writes what waits, as far as the client takes it.
     pub(super) fn flush(&self) {
         if self.outbox.borrow().is_empty() {
-            return;
+            return self.flush_records();
         }
-        let write = |pieces: &[io::IoSlice<'_>]| {
-            let written = match pieces {
-                [alone] => self.io.try_write(alone), // the cheaper call
-                _ => self.io.try_write_vectored(pieces),
-            };
-            written.inspect(|written| self.sent(*written))
-        };
-        match self.with_outbox(|outbox| outbox.flush(write)) {
+        match self.with_outbox(|outbox| outbox.flush(|pieces| self.write(pieces))) {
             Ok(true) => {}
             Ok(false) => self.wake(),
             Err(_) => self.advance(State::Gone),
         }
     }
 
+    /// Gives pieces to the socket, as much as it takes.
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (&self.tls, pieces) {
+            (None, [alone]) => self.write_bytes(alone), // the cheaper call
+            (None, _) => self.io.try_write_vectored(pieces).inspect(|written| self.sent(*written)),
+            (Some(tls), _) => {
+                let mut session = tls.borrow_mut();
+                let written = session.write(pieces, |records| self.write_bytes(records));
+                if session.unsent() > 0 {
+                    self.wake();
+                }
+                written
+            }
+        }
+    }
+
+    fn write_bytes(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.io.try_write(bytes).inspect(|written| self.sent(*written))
+    }
+
+    /// Writes the records that wait, as far as the client takes them.
+    fn flush_records(&self) {
+        let Some(tls) = &self.tls else { return };
+        match tls.borrow_mut().flush(|records| self.write_bytes(records)) {
+            Ok(true) => {}
+            Ok(false) => self.wake(),
+            Err(_) => self.advance(State::Gone),
+        }
+    }
+
+    /// Bytes that TLS has sealed and the client has not taken.
+    fn records(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.borrow().unsent())
+    }
+
     /// Frames and bytes that wait.
     pub(super) fn backlog(&self) -> (usize, usize) {
-        self.outbox.borrow().size()
+        let (frames, bytes) = self.outbox.borrow().size();
+        match self.records() {
+            0 => (frames, bytes),
+            records => (frames + 1, bytes + records),
+        }
     }
 
     /// Lets go of everything that waits and was not begun.
@@ -224,8 +267,18 @@ impl Socket {
 
     /// Ends our side, so that the client sees the end behind the close frame.
     fn end_our_side(&self) {
+        self.part();
         // If it fails the client is gone already.
         let _ = SockRef::from(&self.io).shutdown(Shutdown::Write);
+    }
+
+    /// Says the goodbye of TLS, if the client takes it at once: nobody waits for that.
+    fn part(&self) {
+        if let Some(tls) = &self.tls {
+            let mut session = tls.borrow_mut();
+            session.close();
+            let _ = session.flush(|records| self.write_bytes(records));
+        }
     }
 
     fn wake(&self) {
@@ -244,7 +297,7 @@ impl Socket {
 
     /// Writes what waits whenever the client takes it. Whether everything is gone.
     fn poll_flush(&self, cx: &mut Context<'_>) -> bool {
-        while !self.outbox.borrow().is_empty() && self.state() != State::Gone {
+        while (!self.outbox.borrow().is_empty() || self.records() > 0) && self.state() != State::Gone {
             match self.io.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => self.flush(),
                 Poll::Ready(Err(_)) => self.state.set(State::Gone),
@@ -252,6 +305,14 @@ impl Socket {
             }
         }
         true
+    }
+
+    /// Waits for something to read. What TLS knows of the end, the kernel may not tell any more.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.tls.as_ref().is_some_and(|tls| tls.borrow().has_ended()) {
+            return Poll::Ready(Ok(()));
+        }
+        self.io.poll_read_ready(cx)
     }
 }
 
@@ -279,6 +340,7 @@ impl Future for Task {
         for _ in 0..READS {
             match socket.state() {
                 State::Gone => {
+                    socket.part();
                     worker.forget(socket);
                     return Poll::Ready(());
                 }
@@ -286,7 +348,7 @@ impl Future for Task {
                 State::Closed { .. } => return Poll::Pending,
                 State::Open | State::Closing { .. } => {}
             }
-            match socket.io.poll_read_ready(cx) {
+            match socket.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => worker.read(socket),
                 Poll::Ready(Err(_)) => socket.state.set(State::Gone),
                 Poll::Pending => return Poll::Pending,

@@ -1,18 +1,20 @@
 //! The HTTP API as a server SDK uses it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::{
-    Client, Http, JS_PATH, KEY, RawSocket, Reply, SECRET, hmac_hex, md5_hex, member, string_to_sign, token,
-    unix_now, user,
+    Client, Http, JS_PATH, KEY, RawSocket, Reply, SECRET, Wire, hmac_hex, md5_hex, member, string_to_sign,
+    token, unix_now, user,
 };
 
 /// One app's credentials and where its broker is.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     app: String,
     key: String,
     secret: String,
@@ -32,13 +34,29 @@ pub(crate) struct Request {
 impl Api {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let (app, key, secret) = ("1".into(), KEY.into(), SECRET.into());
-        Self { address, app, key, secret }
+        Self { address, tls: None, app, key, secret }
     }
 
     /// The same broker with another app's credentials.
     pub(crate) fn of_app(&self, app: &str, key: &str, secret: &str) -> Self {
         let (app, key, secret) = (app.into(), key.into(), secret.into());
-        Self { address: self.address, app, key, secret }
+        Self { app, key, secret, ..self.clone() }
+    }
+
+    /// The same over TLS.
+    pub(crate) fn over_tls(&self, client: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(client), ..self.clone() }
+    }
+
+    /// Where TLS is spoken: its client.
+    pub(crate) fn tls(&self) -> Option<&Arc<ClientConfig>> {
+        self.tls.as_ref()
+    }
+
+    /// A connection for requests.
+    #[track_caller]
+    pub(crate) fn http(&self) -> Http {
+        Http::over(Wire::connect(self.address, self.tls()))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -232,7 +250,7 @@ impl Request {
     /// Sends this request under a target (path and query) of the story's own.
     #[track_caller]
     pub(crate) fn send_raw(&self, target: &str) -> Reply {
-        let mut http = Http::connect(self.api.address);
+        let mut http = self.api.http();
         http.send(self.bytes_for(target));
         let reply = http.reply_to(&self.method);
         assert!(!(300..400).contains(&reply.status), "a redirect: {reply:?}");

@@ -10,13 +10,14 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Api, DEADLINE, KEY, SECRET};
+use super::{Api, DEADLINE, Identity, KEY, SECRET};
 
 /// A running broker. It ends with its story.
 pub(crate) struct Broker {
     process: Process,
     api: Api,
     metrics: Option<SocketAddr>,
+    plain: Option<SocketAddr>,
     folder: TempDir,
 }
 
@@ -69,6 +70,13 @@ impl Broker {
         Self::launch(&address.to_string(), "", &format!("[[apps]]\nid = \"1\"\n{keys}"))
     }
 
+    /// A broker with one app that speaks TLS. Clients trust its certificate.
+    pub(crate) fn secure(identity: &Identity, settings: &str, app: &str) -> Self {
+        let mut broker = Self::of(&format!("{}{settings}", identity.settings()), app);
+        broker.api = broker.api.over_tls(identity.client());
+        broker
+    }
+
     fn launch(bind: &str, settings: &str, apps: &str) -> Self {
         let measured = settings.contains("metrics.bind");
         let metrics = if measured { "" } else { "metrics.bind = \"\"\n" };
@@ -85,8 +93,12 @@ impl Broker {
     pub(crate) fn spawned(command: Command, measured: bool, folder: TempDir) -> Self {
         let process = Process::spawn(command);
         let metrics = measured.then(|| process.announced("metrics on http://"));
-        let address = process.listening();
-        Self { process, api: Api::new(address), metrics, folder }
+        // A broker that was given all it needs elsewhere has neither.
+        let text = std::fs::read_to_string(folder.path().join("fanfare.toml")).unwrap_or_default();
+        let plain = text.contains("plain_bind").then(|| process.announced("without TLS on http://"));
+        let secure = text.contains("tls.certificate");
+        let address = if secure { process.announced("listening on https://") } else { process.listening() };
+        Self { process, api: Api::new(address), metrics, plain, folder }
     }
 
     /// Where the configuration and whatever else the broker keeps is.
@@ -106,6 +118,12 @@ impl Broker {
     #[track_caller]
     pub(crate) fn logs(&self, mark: &str) -> String {
         self.process.error_with(mark)
+    }
+
+    /// The same broker on its port without TLS.
+    #[track_caller]
+    pub(crate) fn plain(&self) -> Api {
+        Api::new(self.plain.expect("a broker with a plain port"))
     }
 
     /// Where the metrics are.
@@ -171,8 +189,13 @@ pub(crate) fn fanfare(arguments: &[&str]) -> Command {
 }
 
 impl Process {
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::spawn_on(command, Stdio::null())
+    }
+
+    /// A process that is given something on its standard input.
+    pub(crate) fn spawn_on(mut command: Command, stdin: impl Into<Stdio>) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let stdout = lines(child.stdout.take().expect("its output"));
         let stderr = lines(child.stderr.take().expect("its errors"));

@@ -1,7 +1,6 @@
 //! A Pusher client: it says what a story says, and every frame it reads must obey the protocol.
 
 use std::{
-    io::{self, Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use tungstenite::{
     protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
 };
 
-use super::{Api, DEADLINE, parsed};
+use super::{Api, DEADLINE, Wire, parsed};
 
 /// Every close code a broker may send (protocol, "Close codes"), and those of RFC 6455.
 const CLOSE_CODES: [u16; 19] = [
@@ -21,40 +20,9 @@ const CLOSE_CODES: [u16; 19] = [
     4201, 4202,
 ];
 
-/// A stream that goes on after an interruption. With a deadline on the socket the kernel reports one whenever
-/// the whole machine was halted for a moment, and the WebSocket library gives up on it.
-struct Steady(TcpStream);
-
-impl Steady {
-    fn steadily<T>(&mut self, mut call: impl FnMut(&mut TcpStream) -> io::Result<T>) -> io::Result<T> {
-        loop {
-            match call(&mut self.0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
-    }
-}
-
-impl Read for Steady {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.steadily(|stream| stream.read(into))
-    }
-}
-
-impl Write for Steady {
-    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        self.steadily(|stream| stream.write(from))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 /// One connection.
 pub(crate) struct Client {
-    socket: WebSocket<Steady>,
+    socket: WebSocket<Wire>,
     api: Api,
     id: String,
     activity_timeout: u64,
@@ -81,16 +49,20 @@ impl Client {
     #[track_caller]
     pub(crate) fn dial_with(api: &Api, path: &str, headers: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(api.address()).expect("the broker accepts connections");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read deadline");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write deadline");
-        stream.set_nodelay(true).expect("no delay");
+        Self::dial_over(api, stream, path, headers)
+    }
+
+    /// Connects on a socket that the story has readied.
+    #[track_caller]
+    pub(crate) fn dial_over(api: &Api, stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> Self {
+        let wire = Wire::over(stream, api.tls());
         let uri = format!("ws://{}{path}", api.address()).parse().expect("an address");
         let mut request = ClientRequestBuilder::new(uri);
         for (name, value) in headers {
             request = request.with_header(*name, *value);
         }
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
-        let (socket, _) = tungstenite::client::client_with_config(request, Steady(stream), Some(config))
+        let (socket, _) = tungstenite::client::client_with_config(request, wire, Some(config))
             .unwrap_or_else(|error| panic!("no upgrade of {path}: {error}"));
         Self {
             socket,
@@ -117,6 +89,11 @@ impl Client {
         self.id = id.to_owned();
         self.activity_timeout = data["activity_timeout"].as_u64().expect("an integer");
         assert_ne!(self.activity_timeout, 0);
+    }
+
+    /// What the connection runs over.
+    pub(crate) fn wire(&self) -> &Wire {
+        self.socket.get_ref()
     }
 
     /// The socket id.
@@ -244,16 +221,21 @@ impl Client {
         self.socket.close(None).expect("a close frame");
     }
 
+    /// Ends TLS in order, and nothing above it.
+    pub(crate) fn end_tls(mut self) {
+        self.socket.get_mut().end_tls();
+    }
+
     /// Ends the TCP connection with a reset.
     pub(crate) fn reset(self) {
-        let stream = SockRef::from(&self.socket.get_ref().0);
+        let stream = SockRef::from(self.socket.get_ref().tcp());
         stream.set_linger(Some(Duration::ZERO)).expect("an open socket");
     }
 
     /// Waits longer than usual for the other side.
     pub(crate) fn patience(&mut self, deadline: Duration) {
         self.deadline = deadline;
-        let stream = &self.socket.get_ref().0;
+        let stream = self.wire().tcp();
         stream.set_read_timeout(Some(deadline)).expect("a read deadline");
         stream.set_write_timeout(Some(deadline)).expect("a write deadline");
     }

@@ -2,16 +2,16 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr},
 };
 
 use serde_json::Value;
 
-use super::DEADLINE;
+use super::{DEADLINE, Wire};
 
 /// One TCP connection that speaks HTTP.
 pub(crate) struct Http {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
 }
 
 /// A whole reply.
@@ -24,11 +24,11 @@ pub(crate) struct Reply {
 
 impl Http {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the broker accepts connections");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read deadline");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write deadline");
-        stream.set_nodelay(true).expect("no delay");
-        Self { stream: BufReader::new(stream) }
+        Self::over(Wire::connect(address, None))
+    }
+
+    pub(crate) fn over(wire: Wire) -> Self {
+        Self { stream: BufReader::new(wire) }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -37,12 +37,13 @@ impl Http {
 
     /// Sends to a broker that may have closed the connection already.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        self.stream.get_mut().write_all(bytes.as_ref())
+        self.stream.get_mut().write_all(bytes.as_ref())?;
+        self.stream.get_mut().flush()
     }
 
     /// Says that no more requests will come.
     pub(crate) fn finish(&mut self) {
-        self.stream.get_ref().shutdown(Shutdown::Write).expect("an open socket");
+        self.stream.get_ref().tcp().shutdown(Shutdown::Write).expect("an open socket");
     }
 
     #[track_caller]

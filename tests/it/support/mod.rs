@@ -7,6 +7,7 @@ mod database;
 mod http;
 mod raw;
 mod sign;
+mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ pub(crate) use database::{Database, Kind, PASSWORD};
 pub(crate) use http::{Http, Reply};
 pub(crate) use raw::{Opcode, RawSocket, frame, frame_head, subscribe_frame, upgrade_request};
 pub(crate) use sign::{hmac_hex, md5_hex, string_to_sign, token, unix_now};
+pub(crate) use wire::{Identity, Wire, handshake};
 
 /// How long anything may take before a story fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -177,6 +177,41 @@ impl RawSocket {
     pub(crate) fn expect_end(&mut self) {
         let read = self.stream.read(&mut [0; 64]);
         assert!(matches!(read, Ok(0)), "instead of the end of the connection: {read:?}");
+    }
+
+    /// Says that nothing more will come. The broker may have gone already.
+    pub(crate) fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Asserts that the broker ends the connection, in whatever way and with whatever last words.
+    #[track_caller]
+    pub(crate) fn expect_any_end(&mut self) {
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+
+    /// Sends these bytes one by one, a tenth of a second apart, until the broker ends the connection.
+    #[track_caller]
+    pub(crate) fn drip(&mut self, bytes: &[u8]) {
+        self.patience(Duration::from_millis(100));
+        for byte in bytes {
+            if self.try_send_bytes(&[*byte]).is_err() {
+                return;
+            }
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => return,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                // Last words; or nothing, as it should be for a while.
+                Ok(_) => {}
+                Err(error) => {
+                    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted), "{error}")
+                }
+            }
+        }
+        panic!("all {} bytes were waited for", bytes.len());
     }
 
     /// Waits longer or shorter than usual for the other side.
