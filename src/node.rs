@@ -27,7 +27,7 @@ use crate::hub::{
     Body, Census, ChannelFull, Delivery, Effect, Fact, Hub, Joined, Leavers, Occurrence, Publish,
     Subscription, Watched, WorkerId,
 };
-use crate::metrics::{Metrics, OTHER_APPS, State, Tally};
+use crate::metrics::{Dropped, Metrics, OTHER_APPS, State, Tally};
 use crate::node::addresses::Addresses;
 use crate::protocol::{ChannelName, CloseReason, Roster};
 use crate::rate::Rate;
@@ -542,6 +542,10 @@ impl Node {
 
     /// Does what is due in every hub. To be called a few times a second.
     pub fn settle(&self, now: Instant) {
+        // Whoever is back after a restart has never been away: then nobody's leave is told before it.
+        if self.draining.load(Ordering::Relaxed) && !self.config.webhooks.state_file.is_empty() {
+            return;
+        }
         let apps = self.apps();
         for hub in &self.hubs {
             self.run(&mut hold(hub), None, |hub, effects| {
@@ -619,10 +623,18 @@ impl Node {
                         outlet.post(Letter::Deliver(delivery, accepted));
                     }
                 }
-                Effect::Occurred(occurrence) => self.occurrences.post(occurrence),
+                Effect::Occurred(occurrence) => self.tell(occurrence),
             }
         }
         answer
+    }
+
+    /// Hands over what webhooks tell. Nobody waits for them: what is too much is dropped and counted.
+    fn tell(&self, occurrence: Occurrence) {
+        if self.occurrences.waiting.bytes.load(Ordering::Relaxed) > self.config.webhooks.queue_bytes_max {
+            return self.metrics.webhooks.dropped(Dropped::Overload, 1);
+        }
+        self.occurrences.post(occurrence);
     }
 }
 
@@ -678,6 +690,14 @@ impl<L: Weighed> Mailbox<L> {
         let weight = letters.iter().map(L::weight).sum();
         self.waiting.remove(taken, weight);
         taken > 0
+    }
+
+    /// Takes what is there now.
+    pub fn take_waiting(&mut self, letters: &mut Vec<L>) {
+        while let Ok(letter) = self.letters.try_recv() {
+            self.waiting.remove(1, letter.weight());
+            letters.push(letter);
+        }
     }
 }
 

@@ -270,8 +270,8 @@ pub(super) fn is_webhook_url(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// What stands before the host, and the query, may be a secret.
-fn without_credentials(url: &str) -> String {
+/// A URL for the eyes of others: what stands before the host, and the query, may be a secret.
+pub fn without_credentials(url: &str) -> String {
     let Ok(mut url) = reqwest::Url::parse(url) else { return "********".to_owned() };
     if url.password().is_some() || !url.username().is_empty() {
         let _ = url.set_username("********");

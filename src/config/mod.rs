@@ -19,7 +19,7 @@ use crate::app::{App, AppId, KeyPair};
 use crate::protocol::Secret;
 
 pub use app::{app_settings, read_app, set_app, toml_of};
-pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion};
+pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion, without_credentials};
 pub use load::{ConfigError, Layers, Loaded, Problem};
 pub use settings::default_toml;
 

@@ -14,9 +14,9 @@ mod memberships;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::app::App;
+use crate::app::{App, WebhookEvent};
 use crate::connection::memberships::Memberships;
-use crate::hub::Audience;
+use crate::hub::{Audience, ClientEventFact};
 use crate::protocol::{
     ChannelKind, ChannelName, ClientError, ClientMessage, Frame, Member, Secret, SignIn, SocketId, Subscribe,
     Token, UserData, data_literal, is_longer, is_user_id,
@@ -69,6 +69,8 @@ pub enum Request {
         channel: ChannelName,
         /// The event, encoded.
         frame: Frame,
+        /// The same for webhooks, if one tells of it.
+        told: Option<Box<ClientEventFact>>,
     },
 }
 
@@ -308,7 +310,15 @@ impl Connection {
         let membership = &self.memberships.all()[at];
         let user_id = membership.member.as_ref().map(|member| &*member.user_id);
         let frame = Frame::client_event(&membership.channel, name_literal, data, user_id);
-        Ok(Request::Publish { channel: membership.channel.clone(), frame })
+        let told = app.tells(WebhookEvent::ClientEvent, channel).then(|| {
+            Box::new(ClientEventFact {
+                event: name_literal.into(),
+                data: data.into(),
+                socket_id: self.socket_id,
+                user_id: user_id.map(Box::from),
+            })
+        });
+        Ok(Request::Publish { channel: membership.channel.clone(), frame, told })
     }
 
     fn secret_of(&self, auth: &str) -> Result<&Secret, ClientError> {

@@ -14,6 +14,7 @@ mod registry;
 mod soketi;
 mod state;
 mod store;
+mod webhooks;
 mod workers;
 
 use std::time::SystemTime;
@@ -27,6 +28,7 @@ pub use crate::metrics::process::Process;
 pub use crate::metrics::registry::{Definition, Kind, Registry};
 pub use crate::metrics::state::{OTHER_APPS, OfApp, State, Tally};
 pub use crate::metrics::store::StoreMetrics;
+pub use crate::metrics::webhooks::{Dropped, WebhookMetrics};
 pub use crate::metrics::workers::{Message, Share, Workers};
 
 /// The figures, as one registry.
@@ -60,6 +62,8 @@ pub struct Metrics {
     pub doors: DoorMetrics,
     /// Apps in a database.
     pub store: StoreMetrics,
+    /// What becomes of webhooks.
+    pub webhooks: WebhookMetrics,
 }
 
 /// How connections end that were let in.
@@ -121,6 +125,7 @@ impl Metrics {
             auth: Auth::new(&mut registry),
             doors: DoorMetrics::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
+            webhooks: WebhookMetrics::new(&mut registry),
             registry,
         }
     }

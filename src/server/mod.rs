@@ -25,6 +25,7 @@ use crate::server::listen::{Listeners, start};
 use crate::server::reload::Source;
 use crate::store::{Store, StoreError};
 use crate::tls::{Certificates, TlsError};
+use crate::webhook::{self, StateError};
 
 /// Why the server did not start, or ended.
 #[derive(Debug, Error)]
@@ -52,6 +53,9 @@ pub enum ServeError {
     /// Certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What an earlier run has left of webhooks cannot be used.
+    #[error(transparent)]
+    Webhooks(#[from] StateError),
     /// The system refuses something else.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -92,6 +96,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Connections closed in each second of a drain, at least: few are not dragged out.
 const CLOSED_PER_S: usize = 100;
 
+/// Webhooks have so long to be delivered when the server stops, even if connections took all of its time.
+const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(2);
+
 /// Serves until it is told to stop, then closes every connection with 4200.
 ///
 /// `layers` are read again when the configuration changes. `ready` is called once the server accepts connections.
@@ -121,6 +128,7 @@ async fn serve(
     let store = if has_store { Some(Store::open(&config.store).await?) } else { None };
     let node = Node::new(config, apps);
     let directory = Directory::start(&node, store);
+    let webhooks = webhook::start(&node)?;
     let certificates = Certificates::load(&node.config().tls, &node.metrics().doors)?.map(Arc::new);
     let Listeners { clients, plain, metrics } = listeners;
     let server = start(&node, clients, plain, certificates.clone())?;
@@ -139,8 +147,13 @@ async fn serve(
     let source = Source::new(layers, node.clone(), directory, certificates);
     let haste = attend(&node, source, &mut signals, &mut orders).await;
     systemd::stopping();
+    let ending = async {
+        drain(&node, &handle, haste).await;
+        let patience = Duration::from_secs(node.config().server.shutdown_timeout_s);
+        webhooks.finish(patience.max(WEBHOOKS_TIME_MIN)).await;
+    };
     let stopped = tokio::select! {
-        () = drain(&node, &handle, haste) => Ok(()),
+        () = ending => Ok(()),
         () = signals.stop_again() => Err(ServeError::StoppedTwice { connections: node.open() }),
     };
     settling.abort();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::app::App;
 use crate::connection::{Membership, Refusal, Request, SigningIn};
-use crate::hub::{Audience, ChannelFull, Event, Position, Publish, Subscription};
+use crate::hub::{Audience, ChannelFull, Event, Fact, Position, Publish, Subscription};
 use crate::metrics::{Door, Fault, Message};
 use crate::node::{Budget, Overloaded};
 use crate::protocol::{ChannelName, ClientError, ClientMessage, Frame, Member, cut};
@@ -81,7 +81,7 @@ impl Worker {
             }
             Request::Unsubscribe(at) => self.leave(socket, app, at),
             Request::SignIn(request) => self.sign_in(socket, app, request, now, replies),
-            Request::Publish { channel, frame } => {
+            Request::Publish { channel, frame, told } => {
                 self.node.check_room().map_err(|Overloaded| ClientError::Overloaded)?;
                 let of_app = self.node.spend(app, Budget::ClientEvents, 1);
                 of_app.map_err(|out| ClientError::AllClientEventsRate { per_s: out.per_s })?;
@@ -90,6 +90,9 @@ impl Worker {
                 let event = Event::Passing(frame);
                 self.node.metrics().events_of_clients.inc();
                 self.node.publish(Publish { app, channel: &channel, event, except, now });
+                if let Some(fact) = told {
+                    self.node.report(app, &channel, Fact::ClientEvent(fact));
+                }
             }
         }
         Ok(())

@@ -36,4 +36,5 @@ mod stores;
 mod support;
 mod tls;
 mod users;
+mod webhooks;
 mod websocket;

@@ -1,9 +1,13 @@
 // The official server SDK for Node: every call it has, and what the broker refuses it.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { text } from 'node:stream/consumers';
 import { after, describe, mock, test } from 'node:test';
 import PusherServer from 'pusher';
 import { closed, shop } from './support/apps.js';
+import { within } from './support/inbox.js';
 import { fresh, World } from './support/world.js';
 
 const world = await World.with('pusher-js');
@@ -500,5 +504,61 @@ describe('a request', () => {
   test('P87: of a kind the broker does not know is refused with text', async () => {
     await refused(get('/weather'), 404, /./);
     await refused(server.post({ path: '/channels', body: {} }), 405, /./);
+  });
+});
+
+describe('webhook', () => {
+  /** A world whose app `shop` tells a web server of everything, and the requests that server gets. */
+  async function told(t) {
+    const requests = [];
+    const waiting = [];
+    const receiver = createServer(async (request, response) => {
+      request.rawBody = await text(request);
+      response.end();
+      requests.push(request);
+      waiting.shift()?.();
+    });
+    receiver.listen(0, '127.0.0.1');
+    await once(receiver, 'listening');
+    t.after(() => receiver.close());
+    const url = `http://127.0.0.1:${receiver.address().port}/webhook`;
+    const told = await World.for(t, 'pusher-js', {
+      webhooks: { allowed_networks: ['127.0.0.0/8'] },
+      apps: [{ ...shop, webhook_batching: true, webhooks: [{ url }] }],
+    });
+    const next = async () => {
+      if (requests.length === 0) await within(new Promise((resolve) => waiting.push(resolve)), 'a webhook');
+      return requests.shift();
+    };
+    return { world: told, next };
+  }
+
+  test('P90: real requests are valid and say what happened', async (t) => {
+    const { world, next } = await told(t);
+    const [room, user_id] = [fresh('presence-room'), 'zoë "日本"'];
+    const client = await world.connect(t, { member: { user_id } });
+    await client.subscribe(room).succeeded();
+    const events = [];
+    while (events.length < 2) {
+      const webhook = world.server.webhook(await next());
+      assert.ok(webhook.isValid());
+      assert.ok(Math.abs(webhook.getTime() - Date.now()) < 60_000);
+      events.push(...webhook.getEvents());
+    }
+    assert.deepEqual(events, [
+      { name: 'channel_occupied', channel: room },
+      { name: 'member_added', channel: room, user_id },
+    ]);
+  });
+
+  test('P90: another secret or another body is not valid', async (t) => {
+    const { world, next } = await told(t);
+    const client = await world.connect(t);
+    await client.subscribe(fresh('orders')).succeeded();
+    const request = await next();
+    assert.ok(world.server.webhook(request).isValid());
+    assert.ok(!world.broker.sdk(shop, { secret: 'stolen' }).webhook(request).isValid());
+    request.rawBody = request.rawBody.replace('occupied', 'vacated');
+    assert.ok(!world.server.webhook(request).isValid());
   });
 });

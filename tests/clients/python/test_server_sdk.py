@@ -1,7 +1,11 @@
 """The official Python server SDK: every call, and what arrives at the connections."""
 
 import base64
+import contextlib
+import http.server
 import json
+import queue
+import threading
 import time
 from unittest import mock
 
@@ -10,8 +14,8 @@ import pusher
 import pytest
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 
-from bare_socket import Closed, Event
-from broker import APP_ID, KEY, SECRET, app_table
+from bare_socket import BareSocket, Closed, Event
+from broker import APP_ID, DEADLINE_S, KEY, SECRET, app_table
 from conftest import sdk_for
 
 MASTER_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
@@ -526,3 +530,46 @@ def enter(sdk, socket, channel, user_id):
     """Joins a presence channel as `user_id` and returns the snapshot."""
     answer = sdk.authenticate(channel, socket.socket_id, {"user_id": user_id})
     return socket.subscribe(channel, answer)["presence"]
+
+
+# Webhooks
+
+
+@contextlib.contextmanager
+def receiver():
+    """A web server that takes every request; its address, and a queue of headers and bodies."""
+    requests = queue.Queue()
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            requests.put((self.headers, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/webhook", requests
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_p90_webhooks_are_valid_and_say_what_happened(start_broker):
+    with receiver() as (url, requests):
+        hooked = app_table("9", "hooked-key", "hooked-secret") + f"[[apps.webhooks]]\nurl = {json.dumps(url)}\n"
+        broker = start_broker(more_apps=[hooked, '[webhooks]\nallowed_networks = ["127.0.0.0/8"]\n'])
+        sdk = sdk_for(broker, app_id="9", key="hooked-key", secret="hooked-secret")
+        ann = BareSocket(broker, key="hooked-key")
+        ann.subscribe("orders")
+        headers, body = requests.get(timeout=DEADLINE_S)
+        ann.close()
+
+    key, signature = headers["X-Pusher-Key"], headers["X-Pusher-Signature"]
+    assert sdk.validate_webhook(key, signature, body)["events"] == [{"name": "channel_occupied", "channel": "orders"}]
+    assert sdk.validate_webhook(key, signature, body.replace("orders", "others")) is None
+    assert sdk_for(broker, secret="stolen").validate_webhook(key, signature, body) is None

@@ -1,6 +1,7 @@
 //! What every story needs: a broker of its own, clients, signed requests, and deadlines that fail.
 
 mod api;
+mod backend;
 mod broker;
 mod client;
 mod database;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub(crate) use api::{Api, Request};
+pub(crate) use backend::{Answer, Backend, Hook};
 pub(crate) use broker::{Broker, Finished, Process, fanfare, run};
 pub(crate) use client::{Client, expect_invariants, leaving};
 pub(crate) use database::{Database, Kind, PASSWORD};

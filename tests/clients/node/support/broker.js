@@ -25,7 +25,7 @@ export class Broker {
   #log = '';
 
   /** A broker that accepts connections. `settings` are sections of the configuration file, on top of ours. */
-  static async start(settings = {}) {
+  static async start({ apps = everyApp, ...settings } = {}) {
     const broker = new Broker();
     broker.#folder = mkdtempSync(join(tmpdir(), 'fanfare-js-'));
     folders.add(broker.#folder);
@@ -36,7 +36,7 @@ export class Broker {
         server: { bind: '127.0.0.1:0', workers: 2, ...settings.server },
         metrics: { bind: '' },
         log: { level: 'warn' },
-        apps: everyApp,
+        apps,
       }),
     );
     await broker.#launch();

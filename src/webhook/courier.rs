@@ -1,0 +1,320 @@
+//! The task that delivers: it feeds the queue, makes the attempts, and says what becomes of them.
+
+use std::future::pending;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{interval, sleep_until};
+
+use crate::app::Apps;
+use crate::hub::Occurrence;
+use crate::metrics::Dropped;
+use crate::node::{Mailbox, Node};
+use crate::webhook::delivery::{Endpoint, Failure, Now, Ticket};
+use crate::webhook::post::Poster;
+use crate::webhook::queue::{Limits, Queue};
+use crate::webhook::receiver::Change;
+use crate::webhook::state::{StateError, StateFile};
+use crate::webhook::{Finish, Question};
+
+/// Occurrences taken at a time.
+const TAKEN: usize = 512;
+
+/// How often figures are set and changed apps looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often losses are put into the log, all since the last time in one line.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// Lines about single receivers in that time; more say nothing new.
+const LINES_MAX: u32 = 20;
+
+/// Owns all state of webhooks.
+pub(super) struct Courier {
+    node: Arc<Node>,
+    mailbox: Mailbox<Occurrence>,
+    queue: Queue,
+    /// Made for the first attempt: who has no webhooks pays nothing for it.
+    poster: Option<Poster>,
+    attempts: JoinSet<Done>,
+    state_file: Option<StateFile>,
+    apps: Arc<Apps>,
+    report: Report,
+}
+
+/// An attempt that has ended.
+struct Done {
+    ticket: Ticket,
+    outcome: Result<(), Failure>,
+    elapsed: Duration,
+}
+
+/// What is to be said in the log next.
+#[derive(Default)]
+struct Report {
+    at: Option<Instant>,
+    lines: u32,
+    overloads_told: u64,
+    queue_full: usize,
+    receiver_gone: usize,
+    given_up: usize,
+    last: Option<(Arc<Endpoint>, String)>,
+}
+
+impl Courier {
+    /// Takes over what an earlier run has left.
+    pub(super) fn new(node: &Arc<Node>) -> Result<Self, StateError> {
+        let settings = &node.config().webhooks;
+        let mut queue = Queue::new(Limits::from(settings), rand::random());
+        let state_file = StateFile::open(&settings.state_file)?;
+        if let Some(file) = &state_file {
+            file.restore(node, &mut queue, now())?;
+        }
+        let mailbox = node.take_occurrences().expect("webhooks begin once");
+        Ok(Self {
+            node: node.clone(),
+            mailbox,
+            queue,
+            poster: None,
+            attempts: JoinSet::new(),
+            state_file,
+            apps: node.apps().clone(),
+            report: Report::default(),
+        })
+    }
+
+    /// Delivers until it is told to finish.
+    pub(super) async fn run(
+        mut self,
+        mut questions: UnboundedReceiver<Question>,
+        mut finishes: Receiver<Finish>,
+    ) {
+        let mut occurred = Vec::new();
+        let mut look = interval(LOOK_EVERY);
+        loop {
+            self.begin_attempts();
+            self.count_losses();
+            tokio::select! {
+                true = self.mailbox.take(&mut occurred, TAKEN) => self.accept(&mut occurred),
+                Some(done) = self.attempts.join_next() => self.finished(done),
+                Some(question) = questions.recv() => self.answer(question),
+                () = sleep(self.queue.wake()) => self.queue.settle(Instant::now()),
+                _ = look.tick() => self.look(),
+                Some(Finish { within, done }) = finishes.recv() => {
+                    self.finish(within).await;
+                    // Nobody need wait for it.
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, occurred: &mut Vec<Occurrence>) {
+        let (apps, now) = (self.node.apps(), now());
+        for occurrence in occurred.drain(..) {
+            match apps.by_id(&occurrence.app) {
+                Some(app) => self.queue.accept(app, &occurrence, now),
+                None => self.node.metrics().webhooks.dropped(Dropped::ReceiverGone, 1),
+            }
+        }
+    }
+
+    fn begin_attempts(&mut self) {
+        while let Some(attempt) = self.queue.next_attempt(Instant::now()) {
+            let poster = self.poster.get_or_insert_with(|| {
+                Poster::new(&self.node.config().webhooks)
+                    .expect("an HTTP client without TLS roots can be made")
+            });
+            let (poster, ticket, began) = (poster.clone(), attempt.ticket, Instant::now());
+            self.attempts.spawn(async move {
+                let outcome = poster.post(attempt).await;
+                Done { ticket, outcome, elapsed: began.elapsed() }
+            });
+        }
+    }
+
+    fn finished(&mut self, done: Result<Done, JoinError>) {
+        let Done { ticket, outcome, elapsed } = match done {
+            Ok(done) => done,
+            // Its delivery would never end otherwise.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => return,
+            },
+        };
+        let metrics = &self.node.metrics().webhooks;
+        let name = outcome.as_ref().map_or_else(Failure::as_str, |()| "delivered");
+        metrics.attempts.with_label_values(&[name]).inc();
+        metrics.attempt_seconds.observe(elapsed.as_secs_f64());
+        let changed = self.queue.finished(ticket, &outcome, Instant::now());
+        if let Err(error) = &outcome {
+            tracing::debug!(%error, elapsed_ms = elapsed.as_millis(), "a webhook was not delivered");
+        }
+        let Some((change, endpoint)) = changed else { return };
+        if self.report.lines >= LINES_MAX {
+            return;
+        }
+        self.report.lines += 1;
+        let (app, receiver) = (&endpoint.app, endpoint.origin());
+        match (change, outcome) {
+            (Change::Failing, Err(error)) => {
+                tracing::warn!(%app, receiver, %error, "a receiver of webhooks fails");
+            }
+            (Change::Down, Err(error)) => {
+                tracing::warn!(%app, receiver, %error, "a receiver of webhooks is down and only probed");
+            }
+            _ => tracing::info!(%app, receiver, "a receiver of webhooks is back"),
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        // Whoever has asked may be gone.
+        match question {
+            Question::DeadLetters(selection, reply) => {
+                let _ = reply.send(self.queue.dead().select(&selection));
+            }
+            Question::Replay(selection, reply) => {
+                let replayed = self.queue.replay(&selection, &self.node.apps(), now());
+                let _ = reply.send(replayed);
+            }
+        }
+    }
+
+    /// What is to be done every now and then.
+    fn look(&mut self) {
+        let apps = self.node.apps();
+        if !Arc::ptr_eq(&apps, &self.apps) {
+            self.queue.follow(&apps);
+            self.apps = apps.clone();
+        }
+        self.show_load();
+        if self.report.at.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+            self.report();
+        }
+    }
+
+    fn show_load(&self) {
+        let (load, metrics) = (self.queue.load(), &self.node.metrics().webhooks);
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.deliveries.set(number(load.deliveries));
+        metrics.bytes.set(number(load.bytes));
+        metrics.dead_letters.set(number(load.dead_letters));
+        metrics.receivers_down.set(number(load.receivers_down));
+    }
+
+    fn count_losses(&mut self) {
+        let (tally, metrics) = (self.queue.take_tally(), &self.node.metrics().webhooks);
+        if tally.queue_full > 0 {
+            metrics.dropped(Dropped::QueueFull, tally.queue_full);
+            self.report.queue_full += tally.queue_full;
+        }
+        if tally.receiver_gone > 0 {
+            metrics.dropped(Dropped::ReceiverGone, tally.receiver_gone);
+            self.report.receiver_gone += tally.receiver_gone;
+        }
+        if tally.given_up > 0 {
+            metrics.given_up.inc_by(u64::try_from(tally.given_up).unwrap_or(u64::MAX));
+            self.report.given_up += tally.given_up;
+            self.report.last = tally.last;
+        }
+    }
+
+    /// Says what was lost since the last time.
+    fn report(&mut self) {
+        let overloads = self.node.metrics().webhooks.dropped_so_far(Dropped::Overload);
+        let overload = overloads - self.report.overloads_told;
+        let told = std::mem::take(&mut self.report);
+        self.report.overloads_told = overloads;
+        if overload > 0 || told.queue_full > 0 {
+            let queue_full = told.queue_full;
+            tracing::warn!(overload, queue_full, "events for webhooks were dropped, too many waited");
+            self.report.at = Some(Instant::now());
+        }
+        if told.receiver_gone > 0 {
+            let events = told.receiver_gone;
+            tracing::warn!(events, "events for webhooks were dropped, their receivers are gone");
+            self.report.at = Some(Instant::now());
+        }
+        if let Some((endpoint, error)) = told.last {
+            let (deliveries, app, receiver) = (told.given_up, &endpoint.app, endpoint.origin());
+            tracing::warn!(deliveries, %app, receiver, error, "webhooks were given up, they are dead letters now");
+            self.report.at = Some(Instant::now());
+        }
+        if told.lines > 0 {
+            self.report.at = Some(Instant::now());
+        }
+    }
+
+    /// Delivers what can still be delivered and keeps the rest, if there is a place for it.
+    async fn finish(mut self, within: Duration) {
+        let deadline = Instant::now() + within;
+        if self.state_file.is_none() {
+            // Whoever left cannot be back before we have gone.
+            let debounce = Duration::from_secs(self.node.config().webhooks.debounce_s);
+            self.node.settle(Instant::now() + debounce);
+        }
+        let mut occurred = Vec::new();
+        self.mailbox.take_waiting(&mut occurred);
+        self.accept(&mut occurred);
+        self.queue.close_batches(Instant::now());
+        loop {
+            self.begin_attempts();
+            // What must wait for its next attempt can do that in the file.
+            let wake = self.queue.wake().filter(|at| self.state_file.is_none() && *at < deadline);
+            if self.attempts.is_empty() && wake.is_none() {
+                break;
+            }
+            tokio::select! {
+                Some(done) = self.attempts.join_next() => self.finished(done),
+                () = sleep(wake) => self.queue.settle(Instant::now()),
+                () = sleep(Some(deadline)) => break,
+            }
+        }
+        self.attempts.abort_all();
+        self.count_losses();
+        self.report();
+        self.leave_behind();
+    }
+
+    fn leave_behind(&mut self) {
+        let (events, dead_letters) = (self.queue.events(), self.queue.dead().len());
+        let Some(file) = &self.state_file else {
+            if events > 0 || dead_letters > 0 {
+                self.node.metrics().webhooks.dropped(Dropped::Stopped, events);
+                tracing::warn!(
+                    events,
+                    dead_letters,
+                    "webhooks were lost by stopping, webhooks.state_file would keep them"
+                );
+            }
+            return;
+        };
+        let leavers = self.node.leavers();
+        match file.save(&leavers, &self.queue) {
+            Ok(()) => {
+                let channels = leavers.len();
+                tracing::info!(events, dead_letters, channels, "webhooks are kept for the next start");
+            }
+            Err(error) => {
+                self.node.metrics().webhooks.dropped(Dropped::Stopped, events);
+                tracing::error!(%error, events, dead_letters, "webhooks were lost by stopping");
+            }
+        }
+    }
+}
+
+fn now() -> Now {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { at: Instant::now(), ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX) }
+}
+
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
