@@ -108,7 +108,10 @@ pub fn toml_of(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
         Value::Object(table) => {
             let pair = |(name, value): (&String, &Value)| {
-                format!("{} = {}", toml_of(&Value::from(&**name)), toml_of(value))
+                let is_bare = !name.is_empty()
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+                let name = if is_bare { name.clone() } else { toml_of(&Value::from(&**name)) };
+                format!("{name} = {}", toml_of(value))
             };
             format!("{{ {} }}", table.iter().map(pair).collect::<Vec<_>>().join(", "))
         }

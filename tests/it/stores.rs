@@ -9,6 +9,13 @@ use crate::support::{
     Api, Client, Database, Finished, Http, Kind, PASSWORD, Process, fanfare, run, until, until_within,
 };
 
+/// Free ports, whatever else this machine serves.
+const AT_HOME: [(&str, &str); 3] = [
+    ("FANFARE_SERVER_BIND", "127.0.0.1:0"),
+    ("FANFARE_METRICS_BIND", "127.0.0.1:0"),
+    ("FANFARE_ADMIN_BIND", ""),
+];
+
 /// Servers and commands of one store.
 struct Lab {
     database: Database,
@@ -26,6 +33,7 @@ impl Lab {
     fn start(kind: Kind, settings: &[(&str, &str)]) -> Option<Self> {
         let database = Database::start(kind)?;
         let mut all = vec![("FANFARE_STORE_URL".to_owned(), database.url())];
+        all.extend(AT_HOME.map(|(name, value)| (name.to_owned(), value.to_owned())));
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Some(Self { database, settings: all })
     }
@@ -51,8 +59,6 @@ impl Lab {
 
     fn serve_with(&self, mut command: Command) -> Node {
         command.envs(self.environment());
-        command.envs([("FANFARE_SERVER_BIND", "127.0.0.1:0"), ("FANFARE_METRICS_BIND", "127.0.0.1:0")]);
-        command.env("FANFARE_ADMIN_BIND", "");
         let process = Process::spawn(command);
         let metrics = process.announced("metrics on http://");
         let api = Api::new(process.listening());
@@ -383,7 +389,8 @@ fn check_soketi(kind: Kind) {
         assert!(log.contains(part), "{part}: {log}");
     }
     assert!(!log.contains("secret-"), "{log}");
-    let ours = run(&["serve"], &[("FANFARE_STORE_URL", &lab.database.url())]);
+    let url = lab.database.url();
+    let ours = run(&["serve"], &[&[("FANFARE_STORE_URL", &*url)], &AT_HOME[..]].concat());
     assert!(ours.code == Some(1) && ours.stderr.contains("store.schema to \"soketi\""), "{ours:?}");
 }
 
@@ -446,14 +453,16 @@ fn a_store_that_cannot_be_used_stops_the_start() {
     ] {
         for command in [&["serve"][..], &["app", "list"]] {
             let settings = [("FANFARE_STORE_URL", &*url), ("FANFARE_STORE_TIMEOUT_S", "2")];
-            let finished = run(command, &settings);
+            let finished = run(command, &[&settings, &AT_HOME[..]].concat());
             assert_eq!(finished.code, Some(1), "{finished:?}");
             assert!(finished.stderr.contains(part), "{part}: {finished:?}");
             assert!(!finished.stderr.contains(PASSWORD), "{finished:?}");
         }
     }
     let url = format!("sqlite:{}", within("apps.db"));
-    let run_with = |name: &str, value: &str| run(&["serve"], &[("FANFARE_STORE_URL", &*url), (name, value)]);
+    let run_with = |name: &str, value: &str| {
+        run(&["serve"], &[&[("FANFARE_STORE_URL", &*url), (name, value)], &AT_HOME[..]].concat())
+    };
     let quoted = run_with("FANFARE_STORE_TABLE", "apps\"; DROP TABLE apps");
     assert!(quoted.code == Some(1) && quoted.stderr.contains("store.table"), "{quoted:?}");
     let listed = run(&["app", "list"], &[("FANFARE_STORE_URL", &*url)]);

@@ -63,9 +63,10 @@ impl AppsFile {
         for (name, setting) in &record.settings {
             table.insert(name, Item::Value(parsed(setting)?));
         }
+        let is_first = self.document.is_empty();
         let apps = self.document.entry("apps").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
         if let Some(apps) = apps.as_array_of_tables_mut() {
-            if !apps.is_empty() || !self.path.as_os_str().is_empty() {
+            if !is_first {
                 table.decor_mut().set_prefix("\n");
             }
             apps.push(table);

@@ -5,7 +5,7 @@ use tokio::runtime::Runtime;
 use crate::cli::app::AppError;
 use crate::cli::app::file::AppsFile;
 use crate::config::{Config, Layers};
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Record, Store};
 
 /// Apps that can be listed and changed.
 pub(super) enum Place {
@@ -99,9 +99,6 @@ impl Place {
 
     /// It may have gone since it was read.
     fn found(found: bool, store: &Store, record: &Record) -> Result<(), AppError> {
-        if !store.is_writable() {
-            return Err(StoreError::ReadOnly.into());
-        }
         if found {
             Ok(())
         } else {

@@ -226,7 +226,8 @@ fn as_nobody(program: &Path, folder: &Path) -> Command {
     } else {
         Command::new(program)
     };
-    command.current_dir(folder).env("HOME", folder);
+    // A place for temporary files, too: MariaDB's are in each other's way.
+    command.current_dir(folder).env("HOME", folder).env("TMPDIR", folder);
     command
 }
 
