@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConnection;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::identity::Identity;
 use crate::pusher;
 
 /// Addresses of 127.0.0.0/8 that peers come from: one alone has too few ports.
@@ -26,6 +28,8 @@ pub(crate) struct Crowd {
     /// By id; none while it is being served, and once it has gone.
     peers: Vec<Option<Peer>>,
     address: SocketAddr,
+    /// Whom to trust, where TLS is spoken.
+    identity: Option<Identity>,
     sources: u32,
     /// Of clients that connect from now on, in bytes; the loopback device's own is 64 KiB.
     segment: Option<u32>,
@@ -49,6 +53,7 @@ pub(crate) enum Heard<'a> {
 
 struct Peer {
     io: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     speech: Speech,
     /// The start of something whose end has not come.
     unread: Vec<u8>,
@@ -69,12 +74,13 @@ enum Speech {
 }
 
 impl Crowd {
-    pub(crate) fn new(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn new(address: SocketAddr, identity: Option<Identity>) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(4096),
             peers: Vec::new(),
             address,
+            identity,
             sources: 0,
             segment: None,
             scratch: vec![0; READ_BYTES],
@@ -125,7 +131,8 @@ impl Crowd {
         }
         let mut io = TcpStream::from_std(socket.into());
         self.poll.registry().register(&mut io, Token(id), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Peer { io, speech, unread: Vec::new(), unsent, connected: false, deaf: false })
+        let tls = self.identity.as_ref().map(Identity::client).transpose()?;
+        Ok(Peer { io, tls, speech, unread: Vec::new(), unsent, connected: false, deaf: false })
     }
 
     /// A client says something.
@@ -238,13 +245,13 @@ impl Crowd {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut open = true;
         loop {
-            match peer.io.read(&mut scratch) {
+            match peer.receive(&mut scratch) {
                 Ok(0) => open = false,
                 Ok(count) => {
                     open = peer.take_in(&scratch[..count], |heard| hear(self, id, heard))?;
                     // Less than there is room for: there is no more, and the next edge will tell. But for the end,
                     // which has been announced already.
-                    if open && (count == scratch.len() || to_the_end) {
+                    if open && (count == scratch.len() || to_the_end || peer.tls.is_some()) {
                         continue;
                     }
                 }
@@ -265,7 +272,37 @@ impl Peer {
         self.flush()
     }
 
+    fn receive(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(tls) = &mut self.tls else { return self.io.read(into) };
+            match tls.reader().read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            tls.read_tls(&mut self.io)?;
+            tls.process_new_packets().map_err(io::Error::other)?;
+            self.flush()?;
+        }
+    }
+
+    /// What waits, and the client's part of the handshake.
+    fn flush_tls(tls: &mut ClientConnection, io: &mut TcpStream, unsent: &mut Vec<u8>) -> io::Result<()> {
+        tls.writer().write_all(&std::mem::take(unsent))?;
+        while tls.wants_write() {
+            match tls.write_tls(io) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Blocked, or gone: reading will show.
+                Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
+        if let Some(tls) = self.tls.as_mut().filter(|_| self.connected) {
+            return Self::flush_tls(tls, &mut self.io, &mut self.unsent);
+        }
         while self.connected && !self.unsent.is_empty() {
             match self.io.write(&self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),

@@ -10,6 +10,7 @@
 mod chart;
 mod crowd;
 mod floor;
+mod identity;
 mod ledger;
 mod machine;
 mod pusher;
@@ -180,10 +181,10 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
 
 fn takes_part(kind: &Kind, scenario: &Scenario, round: usize, args: &RunArgs) -> bool {
     match kind {
-        Kind::Fanfare(_) => true,
+        Kind::Fanfare(_) | Kind::Secured { .. } => true,
         _ if scenario.ours.is_some() => false,
-        Kind::Floor(_) => !scenario.beyond_floor,
-        Kind::Sockudo { .. } | Kind::Soketi { .. } => round <= args.rival_rounds,
+        Kind::Floor(_) => !scenario.beyond_floor && !scenario.secure,
+        Kind::Sockudo { .. } | Kind::Soketi { .. } => !scenario.secure && round <= args.rival_rounds,
     }
 }
 

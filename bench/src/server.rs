@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::identity::Identity;
 use crate::machine;
 use crate::pusher::{APP_ID, KEY, SECRET};
 
@@ -20,9 +21,20 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Fanfare(PathBuf),
+    /// Fanfare with TLS.
+    Secured {
+        binary: PathBuf,
+        identity: Identity,
+    },
     Floor(PathBuf),
-    Sockudo { binary: PathBuf, config: PathBuf },
-    Soketi { script: PathBuf, config: PathBuf },
+    Sockudo {
+        binary: PathBuf,
+        config: PathBuf,
+    },
+    Soketi {
+        script: PathBuf,
+        config: PathBuf,
+    },
 }
 
 /// A running server. It ends when dropped.
@@ -49,6 +61,14 @@ pub(crate) struct Sample {
 impl Kind {
     pub(crate) fn fanfare(binary: &Path) -> io::Result<Self> {
         found(binary).map(Self::Fanfare)
+    }
+
+    /// The same with TLS, for servers that are measured with it.
+    pub(crate) fn secured(&self) -> io::Result<Self> {
+        match self {
+            Self::Fanfare(binary) => Ok(Self::Secured { binary: binary.clone(), identity: Identity::new()? }),
+            other => Ok(other.clone()),
+        }
     }
 
     pub(crate) fn floor() -> io::Result<Self> {
@@ -98,6 +118,12 @@ impl Kind {
                 }
                 command.args(["serve", "--set", &format!("server.bind=127.0.0.1:{port}")]);
                 command.args(["--set", "server.workers=1", "--set", "metrics.bind="]);
+                command
+            }
+            Self::Secured { binary, identity } => {
+                let mut command = Self::Fanfare(binary.clone()).command(port, config);
+                command.args(["--set", &format!("tls.certificate={}", identity.certificate().display())]);
+                command.args(["--set", &format!("tls.key={}", identity.key().display())]);
                 command
             }
             Self::Floor(binary) => {
@@ -183,6 +209,14 @@ impl Server {
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.ok_or(io::ErrorKind::NotFound)?, signal).map_err(Into::into)
+    }
+
+    /// Whom clients must trust, if it speaks TLS.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match &self.kind {
+            Kind::Secured { identity, .. } => Some(identity),
+            _ => None,
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

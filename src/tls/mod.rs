@@ -16,5 +16,5 @@ mod stream;
 mod validity;
 
 pub use certificates::{Certificates, TlsError};
-pub use session::Session;
+pub use session::{READ_LEAST, Session};
 pub use stream::{HandshakeError, Line, Stream};

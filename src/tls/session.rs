@@ -17,7 +17,7 @@ use rustls::{Error, ProtocolVersion};
 const UNREAD_MAX: usize = 24 * 1024;
 
 /// Least room of the buffer that [`Session::read`] wants: half of it is for records.
-pub(super) const READ_LEAST: usize = 2 * (UNREAD_MAX + 8 * 1024);
+pub const READ_LEAST: usize = 2 * (UNREAD_MAX + 8 * 1024);
 
 /// Plaintext sealed for one write: a few records.
 const SEALED_AT_ONCE: usize = 64 * 1024;

@@ -10,8 +10,7 @@ use rustls::{PeerIncompatible, ProtocolVersion};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::tls::session::READ_LEAST;
-use crate::tls::{Certificates, Session};
+use crate::tls::{Certificates, READ_LEAST, Session};
 
 /// A client's socket.
 pub enum Stream {

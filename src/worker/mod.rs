@@ -35,13 +35,14 @@ use crate::metrics::{Message, Share};
 use crate::node::{Letter, Mailbox, Node, Permit};
 use crate::protocol::websocket::{self, Incoming, Violation};
 use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
-use crate::tls::Line;
+use crate::tls::{Line, READ_LEAST};
 use crate::worker::roll::Rolls;
 use crate::worker::socket::{Socket, State, Task};
 use crate::worker::wheel::{TICK, Wheel, ticks};
 
 /// Bytes read at a time. One buffer serves all sockets of the worker.
 const READ_BYTES: usize = 64 * 1024;
+const _: () = assert!(READ_BYTES >= READ_LEAST, "records are read into half of it");
 
 /// Connections looked at in a row when apps have changed, before others get the thread.
 const FOLLOWED_IN_A_ROW: usize = 1024;

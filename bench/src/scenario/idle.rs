@@ -25,6 +25,16 @@ pub(super) fn all() -> Vec<Scenario> {
             vec![headline("rss_bytes_per_connection", "memory per idle connection", "B").at_most(3_500.0)],
             |stage| idle(stage, 10_000, 10),
         ),
+        Scenario::new(
+            "idle-tls",
+            "5,000 clients connect with TLS 1.3, subscribe to one of 100 channels and keep still; then each says pusher:ping.",
+            vec![
+                headline("rss_bytes_per_connection", "memory per idle connection with TLS", "B").at_most(6_000.0),
+                headline("cpu_us_per_handshake", "CPU per handshakes of both kinds and subscription", "µs"),
+            ],
+            |stage| idle(stage, 5_000, 1),
+        )
+        .secure(),
     ]
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Scenario {
     pub(crate) beyond_floor: bool,
     /// It asks for what only Fanfare has: the configuration it is played with.
     pub(crate) ours: Option<fn() -> String>,
+    /// Clients speak TLS.
+    pub(crate) secure: bool,
     play: Play,
 }
 
@@ -72,7 +74,7 @@ impl Scenario {
         play: impl Fn(&mut Stage) -> io::Result<()> + 'static,
     ) -> Self {
         let about = About { name: name.into(), about: about.into(), headlines };
-        Self { about, beyond_floor: false, ours: None, play: Box::new(play) }
+        Self { about, beyond_floor: false, ours: None, secure: false, play: Box::new(play) }
     }
 
     fn beyond_floor(mut self) -> Self {
@@ -85,10 +87,16 @@ impl Scenario {
         self
     }
 
+    fn secure(mut self) -> Self {
+        self.secure = true;
+        self
+    }
+
     /// Starts a server and plays the scenario against it.
     pub(crate) fn run(&self, kind: &Kind, machine: &Machine, effort: Effort) -> io::Result<Outcome> {
+        let kind = if self.secure { kind.secured()? } else { kind.clone() };
         let config = self.ours.map(|config| config());
-        let server = Server::start(kind, machine.server_core, config.as_deref())?;
+        let server = Server::start(&kind, machine.server_core, config.as_deref())?;
         let mut stage = Stage::new(server, effort)?;
         // What a server does not manage is a fault of that run, and no reason to lose all others.
         if let Err(error) = (self.play)(&mut stage) {

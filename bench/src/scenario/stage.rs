@@ -93,7 +93,7 @@ impl Spent {
 
 impl Stage {
     pub(crate) fn new(server: Server, effort: Effort) -> io::Result<Self> {
-        let crowd = Crowd::new(server.address())?;
+        let crowd = Crowd::new(server.address(), server.identity().cloned())?;
         let Effort { quick, patience } = effort;
         let (desk, outcome) = (Desk::new(), Outcome::default());
         Ok(Self { server, crowd, desk, outcome, asker: None, quick, patience, visited: 0 })
