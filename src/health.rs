@@ -50,8 +50,10 @@ pub fn ready(node: &Node) -> Report {
     let leaving = node.is_leaving().then(|| "the node is about to stop".to_owned());
     let overloaded = node.is_overloaded();
     let overloaded = overloaded.then(|| "more waits for a worker than server.mailbox_bytes_max".to_owned());
+    let away = node.store_is_away().then(|| "the database of apps does not answer".to_owned());
     let checks = vec![
         ("draining", leaving),
+        ("store", away),
         ("workers", overloaded),
         ("open_files", gate(process.open_files, process.open_files_max, health.open_files_percent_max)),
         ("memory", gate(process.resident_bytes, process.memory_limit_bytes, health.memory_percent_max)),
