@@ -31,6 +31,8 @@ pub mod hub;
 
 pub mod connection;
 
+pub mod inspect;
+
 pub mod node;
 
 pub mod control;
@@ -48,6 +50,8 @@ pub mod guard;
 pub mod ws;
 
 pub mod api;
+
+pub mod admin;
 
 pub mod server;
 

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod lookup;
+mod survey;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -27,12 +28,14 @@ use crate::hub::{
     Body, Census, ChannelFull, Delivery, Effect, Fact, Hub, Joined, Leavers, Occurrence, Publish,
     Subscription, Watched, WorkerId,
 };
+use crate::inspect::Question;
 use crate::metrics::{Dropped, Metrics, OTHER_APPS, State, Tally};
 use crate::node::addresses::Addresses;
 use crate::protocol::{ChannelName, CloseReason, Roster};
 use crate::rate::Rate;
 
 pub use lookup::{AppName, Lookup, NoApp, StoreAway};
+pub use survey::Footprint;
 
 #[allow(clippy::disallowed_types, reason = "the one lock of the hot path: a hub is held for one command")]
 type Lock<T> = std::sync::Mutex<T>;
@@ -147,6 +150,8 @@ pub enum Letter {
     AppsChanged,
     /// Close every connection, evenly over this time: the server stops.
     Drain(Duration),
+    /// Answer an operator.
+    Ask(Box<Question>),
 }
 
 /// A connection's right to be open; gives its place back when dropped.
@@ -672,7 +677,7 @@ impl Weighed for Letter {
         size_of::<Self>()
             + match self {
                 Self::Deliver(delivery, _) => delivery.body.weight(),
-                Self::AppsChanged | Self::Drain(_) => 0,
+                Self::AppsChanged | Self::Drain(_) | Self::Ask(_) => 0,
             }
     }
 }

@@ -1,7 +1,10 @@
-//! The command line: `serve`, `healthcheck`, `config check | show | default`, `app create | list | …`.
+//! The command line: `serve`, `healthcheck`, `config check | show | default`, `app create | list | …`, and what is asked
+//! of a running server.
 
 mod app;
 mod healthcheck;
+mod remote;
+mod show;
 
 mod activation;
 
@@ -34,9 +37,10 @@ Examples:
   fanfare config check --config fanfare.toml
   fanfare config default > fanfare.toml     every setting with its default and meaning
   fanfare app create --config fanfare.toml  an app with a key and a secret of its own
+  fanfare status --config fanfare.toml      how a running server is; also drain, reload, connections, webhooks
 
 Settings: file < FANFARE_SECTION_KEY in the environment < flags.
-Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot start, 2 wrong flags, 3 wrong configuration.";
+Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 cannot start, or refused; 2 wrong flags; 3 wrong configuration.";
 
 /// A self-hosted Pusher Channels server.
 #[derive(Debug, Parser)]
@@ -49,6 +53,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each process")]
 enum Command {
     /// Serve clients and backends (the default).
     #[command(after_help = EXAMPLES)]
@@ -61,6 +66,8 @@ enum Command {
     /// Make, list and change apps.
     #[command(subcommand)]
     App(app::AppCommand),
+    #[command(flatten)]
+    Remote(remote::Remote),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +133,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             say(&default_toml());
             ExitCode::SUCCESS
         }
+        Command::Remote(command) => remote::run(&command),
     }
 }
 
@@ -215,6 +223,9 @@ fn announce(listening: Listening, demo: bool) {
     let mut text = String::new();
     if let Some(metrics) = listening.metrics {
         text.push_str(&format!("fanfare: metrics on http://{metrics}/metrics\n"));
+    }
+    if let Some(admin) = listening.admin {
+        text.push_str(&format!("fanfare: admin API on http://{admin}/admin/v1\n"));
     }
     if let Some(plain) = listening.plain {
         text.push_str(&format!("fanfare: without TLS on http://{plain}\n"));

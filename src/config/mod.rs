@@ -9,6 +9,7 @@ mod app;
 mod field;
 mod load;
 mod settings;
+mod show;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +23,7 @@ pub use app::{app_settings, read_app, set_app, toml_of};
 pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion, without_credentials};
 pub use load::{ConfigError, Layers, Loaded, Problem};
 pub use settings::default_toml;
+pub use show::shown;
 
 /// Everything an operator can set.
 #[derive(Clone, Debug, Default)]

@@ -138,6 +138,16 @@ impl Connection {
         self.authorized
     }
 
+    /// Who it is signed in as.
+    pub fn user_id(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| &*user.id)
+    }
+
+    /// How many channels it is subscribed to.
+    pub fn subscriptions(&self) -> usize {
+        self.memberships.subscriptions()
+    }
+
     /// Everything the connection listens to.
     pub fn memberships(&self) -> &[Membership] {
         self.memberships.all()

@@ -376,6 +376,15 @@ impl Hub {
         self.apps.get(app).map_or(0, |channels| channels.occupied)
     }
 
+    /// As [`Hub::occupied`], the names alone.
+    pub fn occupied_names<'a>(&'a self, app: &str, prefix: &'a str) -> impl Iterator<Item = &'a ChannelName> {
+        let channels = self.apps.get(app).into_iter().flat_map(|channels| &channels.by_name);
+        let named = channels.filter(move |(name, channel)| {
+            name.as_str().starts_with(prefix) && !channel.subscribers.is_empty() && !name.kind().is_user()
+        });
+        named.map(|(name, _)| name)
+    }
+
     /// Every app that has channels here, for counting: names of channels, their subscriptions and distinct members.
     pub fn all(&self) -> impl Iterator<Item = (&AppId, impl Iterator<Item = (&ChannelName, u64, usize)>)> {
         self.apps.iter().map(|(app, channels)| {

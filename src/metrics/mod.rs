@@ -64,6 +64,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// What becomes of webhooks.
     pub webhooks: WebhookMetrics,
+    /// Answers of the admin API, by status; 401 is a wrong token.
+    pub admin: IntCounterVec,
 }
 
 /// How connections end that were let in.
@@ -100,7 +102,13 @@ impl Metrics {
             &["source"],
             "Events accepted, one for each channel, by where they came from.",
         );
+        let admin = registry.counters(
+            "fanfare_admin_responses_total",
+            &["status"],
+            "Answers of the admin API, by HTTP status; 401: no or a wrong token.",
+        );
         // Counted from zero: an alert sees the first one too.
+        ["200", "401"].iter().for_each(|status| drop(admin.with_label_values(&[status])));
         CLOSED.iter().for_each(|code| drop(closed.with_label_values(&[code])));
         REFUSED.iter().for_each(|code| drop(refused.with_label_values(&[code])));
         Self {
@@ -126,6 +134,7 @@ impl Metrics {
             doors: DoorMetrics::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
             webhooks: WebhookMetrics::new(&mut registry),
+            admin,
             registry,
         }
     }

@@ -59,6 +59,9 @@ pub enum CloseReason {
     /// The node shuts down.
     #[error("Server shutting down, reconnect immediately")]
     ShuttingDown,
+    /// An operator wants the client to connect anew.
+    #[error("Closed by an operator, reconnect immediately")]
+    ToReconnect,
     /// We pinged and heard nothing.
     #[error("Pong reply not received")]
     PongMissing,
@@ -82,7 +85,7 @@ impl CloseReason {
             | Self::AddressConnections
             | Self::AddressHandshakes
             | Self::SlowReader => 4100,
-            Self::ShuttingDown => 4200,
+            Self::ShuttingDown | Self::ToReconnect => 4200,
             Self::PongMissing => 4201,
         }
     }
@@ -105,6 +108,7 @@ impl CloseReason {
             Self::AddressHandshakes => "address_handshakes",
             Self::SlowReader => "slow_reader",
             Self::ShuttingDown => "draining",
+            Self::ToReconnect => "operator",
             Self::PongMissing => "pong_missing",
         }
     }
@@ -268,6 +272,7 @@ mod tests {
             AddressHandshakes,
             SlowReader,
             ShuttingDown,
+            ToReconnect,
             PongMissing,
         ] {
             let documented = [4000, 4001, 4003, 4004, 4005, 4006, 4007, 4008, 4009, 4100, 4200, 4201, 4202];

@@ -8,7 +8,7 @@ use thiserror::Error;
 ///
 /// Both halves are random and below 2^53, so an id cannot be guessed, is fresh for every connection and
 /// survives a client that keeps numbers as doubles.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SocketId(u64, u64);
 
 /// A socket id that is not two decimal numbers joined by a dot.

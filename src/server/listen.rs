@@ -44,12 +44,15 @@ pub(super) struct Listeners {
     /// For the same without TLS.
     pub(super) plain: Option<TcpListener>,
     pub(super) metrics: Option<TcpListener>,
+    pub(super) admin: Option<TcpListener>,
 }
 
 impl Listeners {
     /// Binds what is not there yet.
     pub(super) fn open(config: &Config, inherited: Inherited) -> Result<Self, ServeError> {
         let backlog = config.server.backlog;
+        // Without a token nobody could use it, so it is off.
+        let admin = config.admin.bind.filter(|_| !config.admin.token.expose().is_empty());
         let or_bind = |inherited: Option<TcpListener>, address: Option<SocketAddr>, backlog| match inherited {
             Some(listener) => Ok(Some(listener)),
             None => address.map(|address| bind(address, backlog)).transpose(),
@@ -58,6 +61,7 @@ impl Listeners {
             clients: inherited.clients.map_or_else(|| bind(config.server.bind, backlog), Ok)?,
             plain: or_bind(inherited.plain, config.server.plain_bind, backlog)?,
             metrics: or_bind(inherited.metrics, config.metrics.bind, 128)?,
+            admin: or_bind(inherited.admin, admin, 128)?,
         })
     }
 
@@ -70,6 +74,7 @@ impl Listeners {
             tls,
             plain: address(&self.plain)?,
             metrics: address(&self.metrics)?,
+            admin: address(&self.admin)?,
         })
     }
 }

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{interval, sleep, timeout};
 
+use crate::admin::{Addresses, Admin};
 use crate::app::{Apps, AppsError};
 use crate::config::{Config, Layers};
 use crate::control::Order;
@@ -72,6 +73,8 @@ pub struct Listening {
     pub plain: Option<SocketAddr>,
     /// The Prometheus page.
     pub metrics: Option<SocketAddr>,
+    /// The admin API.
+    pub admin: Option<SocketAddr>,
 }
 
 /// Sockets that listen already, from whoever started the process.
@@ -130,16 +133,20 @@ async fn serve(
     let directory = Directory::start(&node, store);
     let webhooks = webhook::start(&node)?;
     let certificates = Certificates::load(&node.config().tls, &node.metrics().doors)?.map(Arc::new);
-    let Listeners { clients, plain, metrics } = listeners;
+    let Listeners { clients, plain, metrics, admin } = listeners;
     let server = start(&node, clients, plain, certificates.clone())?;
     let handle = server.handle();
     // Kept, so that the channel stays open.
-    let (_orders, mut orders) = unbounded_channel();
+    let (to_us, mut orders) = unbounded_channel();
     let mut signals = Signals::new()?;
     let settling = actix_rt::spawn(settle(node.clone()));
     let serving = actix_rt::spawn(server);
     if let Some(metrics) = metrics {
         operators::start(node.clone(), metrics)?;
+    }
+    if let Some((socket, admin)) = admin.zip(listening.admin) {
+        let addresses = Addresses { clients: listening.clients, metrics: listening.metrics, admin };
+        operators::start_admin(Admin::new(node.clone(), to_us.clone(), Some(webhooks.desk()), addresses), socket)?;
     }
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");

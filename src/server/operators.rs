@@ -1,7 +1,7 @@
-//! The port of operators: the metrics page and the probes of health.
+//! The ports of operators: the metrics page with the probes of health, and the admin API.
 //!
-//! It is served on the main thread, which has little else to do. So it answers however busy the workers are, costs them
-//! nothing, and goes on while the server stops and takes no clients any more.
+//! They are served on the main thread, which has little else to do. So they answer however busy the workers are, cost them
+//! nothing, and go on while the server stops and takes no clients any more.
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
@@ -13,29 +13,54 @@ use std::time::Duration;
 use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderValue};
 use actix_http::{HttpService, Method, Request, Response, StatusCode};
-use actix_service::{Service, ServiceFactory, fn_service};
+use actix_rt::net::TcpStream;
+use actix_service::{Service, ServiceFactory, fn_service, map_config};
+use actix_web::dev::AppConfig;
 use tokio::time::sleep;
 
+use crate::admin::{self, Admin};
 use crate::health;
 use crate::node::Node;
 
-/// Begins to serve on the calling thread, for ever.
+/// How long a request's head may take to the admin API.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Begins to serve metrics and probes on the calling thread, for ever.
 pub(super) fn start(node: Arc<Node>, listener: TcpListener) -> io::Result<()> {
+    let answer = move |request: Request| ready(Ok::<_, Infallible>(answer(&request, &node)));
+    begin(HttpService::build().h1(fn_service(answer)).tcp(), listener)
+}
+
+/// Begins to serve the admin API on the calling thread, for ever.
+pub(super) fn start_admin(admin: Arc<Admin>, listener: TcpListener) -> io::Result<()> {
+    let service = map_config(admin::service(admin), |()| AppConfig::default());
+    begin(HttpService::build().client_request_timeout(HEAD_TIMEOUT).h1(service).tcp(), listener)
+}
+
+fn begin<S>(http: S, listener: TcpListener) -> io::Result<()>
+where
+    S: ServiceFactory<TcpStream, Config = ()> + 'static,
+    <S::Service as Service<TcpStream>>::Future: 'static,
+{
     listener.set_nonblocking(true)?;
-    actix_rt::spawn(serve(node, actix_rt::net::TcpListener::from_std(listener)?));
+    actix_rt::spawn(serve(http, actix_rt::net::TcpListener::from_std(listener)?));
     Ok(())
 }
 
-async fn serve(node: Arc<Node>, listener: actix_rt::net::TcpListener) {
-    let answer = move |request: Request| ready(Ok::<_, Infallible>(answer(&request, &node)));
-    let http = HttpService::build().h1(fn_service(answer)).tcp();
+async fn serve<S>(http: S, listener: actix_rt::net::TcpListener)
+where
+    S: ServiceFactory<TcpStream, Config = ()>,
+    <S::Service as Service<TcpStream>>::Future: 'static,
+{
     // Nothing in it has anything to prepare, so nothing can fail.
     let Ok(http) = http.new_service(()).await else { return };
     loop {
         match listener.accept().await {
             Ok((io, _)) => {
                 if poll_fn(|cx| http.poll_ready(cx)).await.is_ok() {
-                    actix_rt::spawn(http.call(io));
+                    let served = http.call(io);
+                    // Either way it is over: the client has hung up, or broken HTTP.
+                    actix_rt::spawn(async move { drop(served.await) });
                 }
             }
             // Out of files, most likely: there will be some again.

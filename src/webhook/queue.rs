@@ -21,8 +21,7 @@ use crate::webhook::delivery::{
 };
 use crate::webhook::receiver::{Batch, Change, Finished, Receiver};
 
-/// What an event costs besides its names and data: its delivery, and places in queues and maps. Measured in the memory
-/// of the process.
+/// What an event costs besides its names and data: its delivery, and places in queues and maps. Measured, and rounded up.
 pub(super) const EVENT_OVERHEAD: usize = 768;
 
 /// A restored delivery has at least this long, however long the server was down.

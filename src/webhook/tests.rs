@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::app::{App, Apps, KeyPair, Webhook};
 use crate::config::Config;
 use crate::hub::{Fact, Occurrence, Subscription, WorkerId};
+use crate::metrics::Dropped;
 use crate::node::Node;
 use crate::protocol::{ChannelName, Secret};
 use crate::webhook::delivery::{Attempt, Failure, Now};
@@ -487,21 +488,45 @@ proptest! {
     }
 }
 
+/// A node with an app, and a subscription to a channel of it that the story may make.
+fn node(config: Config, app: &App) -> (Arc<Node>, impl Fn(&str) + use<>) {
+    let node = Node::new(config, Apps::new([app.clone()]).expect("an app"));
+    let (app, occupied) = (app.clone(), node.clone());
+    let subscribe = move |channel: &str| {
+        let channel = &ChannelName::parse(channel, 200).expect("a name");
+        let (app, worker, now) = (&app, WorkerId(0), Instant::now());
+        let new = Subscription { app, channel, worker, member: None, notice: None, now };
+        occupied.subscribe(new).expect("room");
+    };
+    (node, subscribe)
+}
+
+#[test]
+fn what_piles_up_in_the_outlet_is_bounded_and_counted() {
+    let mut config = Config::default();
+    config.webhooks.queue_bytes_max = 65_536;
+    let (node, subscribe) = node(config, &app("1", &["a"]));
+    (0..2000).for_each(|number| subscribe(&format!("room-{number}")));
+    let mut mailbox = node.take_occurrences().expect("nobody has it");
+    let mut taken = Vec::new();
+    mailbox.take_waiting(&mut taken);
+    let dropped = node.metrics().webhooks.dropped_so_far(Dropped::Overload);
+    assert!(!taken.is_empty() && taken.len() < 2000);
+    assert_eq!(u64::try_from(2000 - taken.len()), Ok(dropped));
+    subscribe("one-more");
+    mailbox.take_waiting(&mut taken);
+    assert_eq!(taken.last().map(|last| last.channel.as_str()), Some("one-more"), "there is room again");
+}
+
 #[test]
 fn dead_letters_are_listed_and_replayed_by_whoever_asks() {
     actix_rt::System::new().block_on(async {
         let mut config = Config::default();
         config.webhooks.retry_s = 0;
-        let app = App::clone(&app("1", &["user:hush@10.0.0.1"]));
-        let apps = Apps::new([app]).expect("an app");
-        let node = Node::new(config, apps);
+        let (node, subscribe) = node(config, &app("1", &["user:hush@10.0.0.1"]));
         let webhooks = start(&node).expect("no state file");
         let desk = webhooks.desk();
-        let app = node.apps().by_id("1").expect("the app").clone();
-        let channel = ChannelName::parse("news", 200).expect("a name");
-        let (worker, now) = (WorkerId(0), Instant::now());
-        let new = Subscription { app: &app, channel: &channel, worker, member: None, notice: None, now };
-        node.subscribe(new).expect("room");
+        subscribe("news");
         let list = async || loop {
             let (reply, letters) = oneshot::channel();
             desk.send(Question::DeadLetters(Selection::All, reply)).expect("somebody");

@@ -60,6 +60,7 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
     while mailbox.take(&mut letters, LETTERS).await {
         let mut draining = None;
         let mut apps_changed = false;
+        let mut questions = Vec::new();
         let deliveries = letters.drain(..).filter_map(|letter| match letter {
             Letter::Deliver(delivery, accepted) => Some((delivery, accepted)),
             Letter::AppsChanged => {
@@ -68,6 +69,10 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
             }
             Letter::Drain(over) => {
                 draining = Some(over);
+                None
+            }
+            Letter::Ask(question) => {
+                questions.push(question);
                 None
             }
         });
@@ -88,6 +93,9 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
         }
         if let Some(over) = draining {
             hands.worker.drain(over);
+        }
+        for question in questions {
+            hands.worker.answer(*question);
         }
     }
 }

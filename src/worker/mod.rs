@@ -10,6 +10,7 @@
 //! Not here: the handshake (`ws`), what a client may do (`connection`).
 
 mod fan_out;
+mod inspect;
 mod outbox;
 mod roll;
 mod session;

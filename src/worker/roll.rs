@@ -45,6 +45,11 @@ impl Rolls {
         self.0.get_mut(topic)
     }
 
+    /// Everybody who listens, in no order.
+    pub(super) fn listeners(&self, topic: &Topic) -> impl Iterator<Item = &Rc<Socket>> {
+        self.0.get(topic).into_iter().flat_map(|roll| &roll.seats).map(|seat| &seat.socket)
+    }
+
     /// A membership of a socket's connection begins.
     pub(super) fn join(
         &mut self,

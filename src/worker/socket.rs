@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -102,6 +102,11 @@ impl Socket {
             permit,
             share,
         }
+    }
+
+    /// Where the client connects from; none of one that was refused.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.permit.as_ref().map(Permit::address)
     }
 
     pub(super) fn state(&self) -> State {

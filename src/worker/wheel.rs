@@ -79,7 +79,15 @@ impl<T: Timed> Wheel<T> {
     }
 
     pub(super) fn all(&self) -> Vec<Rc<T>> {
-        self.slots.iter().flatten().cloned().collect()
+        self.iter().cloned().collect()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<T>> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
     }
 }
 

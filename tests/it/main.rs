@@ -1,5 +1,8 @@
 //! Stories about the real binary, told from outside: what goes in on a socket and what comes out.
 
+mod admin;
+mod admin_cli;
+mod admin_openapi;
 mod api_auth;
 mod api_batch;
 mod api_events;

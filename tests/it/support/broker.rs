@@ -18,6 +18,7 @@ pub(crate) struct Broker {
     api: Api,
     metrics: Option<SocketAddr>,
     plain: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
     folder: TempDir,
 }
 
@@ -95,10 +96,12 @@ impl Broker {
         let metrics = measured.then(|| process.announced("metrics on http://"));
         // A broker that was given all it needs elsewhere has neither.
         let text = std::fs::read_to_string(folder.path().join("fanfare.toml")).unwrap_or_default();
+        let has_admin = text.contains("admin.token") && !text.contains("admin.bind = \"\"");
+        let admin = has_admin.then(|| process.announced(ADMIN));
         let plain = text.contains("plain_bind").then(|| process.announced("without TLS on http://"));
         let secure = text.contains("tls.certificate");
         let address = if secure { process.announced("listening on https://") } else { process.listening() };
-        Self { process, api: Api::new(address), metrics, plain, folder }
+        Self { process, api: Api::new(address), metrics, plain, admin, folder }
     }
 
     /// Where the configuration and whatever else the broker keeps is.
@@ -130,6 +133,11 @@ impl Broker {
     #[track_caller]
     pub(crate) fn metrics_address(&self) -> SocketAddr {
         self.metrics.expect("a broker with metrics")
+    }
+
+    /// Where the admin API is, if it is on.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// What threads share of a broker: its address and its app's credentials.
@@ -303,6 +311,9 @@ impl Drop for Process {
 
 /// How the line begins that says the broker is ready.
 const READY: &str = "listening on http://";
+
+/// What stands on the line that says where the admin API is.
+const ADMIN: &str = "admin API on http://";
 
 #[track_caller]
 fn address_in(line: &str, mark: &str) -> SocketAddr {
