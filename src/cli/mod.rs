@@ -1,7 +1,8 @@
-//! The command line: `serve`, `healthcheck`, `config check | show | default`, `app create | list | …`, and what is asked
-//! of a running server.
+//! The command line: `serve`, `healthcheck`, `config check | show | default | convert`, `app create | list | …`, and
+//! what is asked of a running server.
 
 mod app;
+mod convert;
 mod healthcheck;
 mod remote;
 mod show;
@@ -18,7 +19,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-use crate::config::{Config, DEMO_KEY, DEMO_SECRET, Layers, Loaded, LogFormat, LogLevel, default_toml};
+use crate::config::{Config, DEMO_KEY, DEMO_SECRET, Layers, Loaded, LogFormat, LogLevel, Note, default_toml};
 use crate::metrics::Metrics;
 use crate::server::{self, Listening};
 use crate::tls::Certificates;
@@ -36,10 +37,12 @@ Examples:
   FANFARE_APP_KEY=… FANFARE_APP_SECRET=… FANFARE_SERVER_BIND=0.0.0.0:6001 fanfare
   fanfare config check --config fanfare.toml
   fanfare config default > fanfare.toml     every setting with its default and meaning
+  fanfare config convert soketi.json --out fanfare.toml
+  fanfare serve --config soketi.json        soketi's configuration as it is
   fanfare app create --config fanfare.toml  an app with a key and a secret of its own
   fanfare status --config fanfare.toml      how a running server is; also drain, reload, connections, webhooks
 
-Settings: file < FANFARE_SECTION_KEY in the environment < flags.
+Settings: file < SOKETI_, REVERB_ and PUSHER_APP_ names in the environment < FANFARE_SECTION_KEY in the environment < flags.
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 cannot start, or refused; 2 wrong flags; 3 wrong configuration.";
 
 /// A self-hosted Pusher Channels server.
@@ -84,11 +87,13 @@ enum ConfigCommand {
     },
     /// Print a configuration file with every setting, its default and its meaning.
     Default,
+    /// Write another server's configuration as Fanfare's, with its secrets.
+    Convert(convert::Convert),
 }
 
 #[derive(Clone, Debug, Default, Args)]
 struct Settings {
-    /// Configuration file (TOML) [env: FANFARE_CONFIG]
+    /// Configuration file, TOML or soketi's JSON [env: FANFARE_CONFIG]
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address and port for clients and the HTTP API, as in 0.0.0.0:6001
@@ -122,6 +127,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let store =
                 if loaded.config.store.url.expose().is_empty() { "" } else { ", and those of the store" };
             say(&format!("The configuration is good: {} app(s){store}.\n", loaded.config.apps.len()));
+            loaded.notes.iter().for_each(|note| say(&format!("{}: {}\n", note.name, note.message)));
             ExitCode::SUCCESS
         }),
         Command::Config(ConfigCommand::Show { settings, origin }) => with_config(&settings, |mut loaded| {
@@ -134,6 +140,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Remote(command) => remote::run(&command),
+        Command::Config(ConfigCommand::Convert(convert)) => convert.run(),
     }
 }
 
@@ -154,6 +161,7 @@ fn serve(settings: &Settings) -> ExitCode {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        loaded.notes.iter().for_each(tell);
         let demo = loaded.config.has_demo_app();
         let inherited = match activation::inherited(&loaded.config) {
             Ok(inherited) => inherited,
@@ -164,6 +172,16 @@ fn serve(settings: &Settings) -> ExitCode {
             Err(error) => fail(EXIT_FAILED, &error.to_string()),
         }
     })
+}
+
+/// Says what became of a foreign name.
+fn tell(note: &Note) {
+    let Note { name, message, warn } = note;
+    if *warn {
+        tracing::warn!(name, meaning = message, "a foreign setting needs a look");
+    } else {
+        tracing::info!(name, meaning = message, "foreign setting");
+    }
 }
 
 impl Settings {

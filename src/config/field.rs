@@ -44,7 +44,7 @@ impl Input<'_> {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     // A JSON string is a TOML string too.
     serde_json::Value::from(text).to_string()
 }
@@ -231,7 +231,7 @@ impl Field for Vec<(String, String)> {
 }
 
 /// A header that may be sent along with a webhook: one that takes no other's place.
-fn header(name: &str, value: &str) -> Option<(String, String)> {
+pub(super) fn header(name: &str, value: &str) -> Option<(String, String)> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let lower = name.to_ascii_lowercase();
     let ours = ["content-type", "content-length", "host", "connection", "transfer-encoding"];

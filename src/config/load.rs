@@ -1,5 +1,7 @@
 //! File, environment and flags become one [`Config`], and every problem on the way becomes a sentence.
 
+mod adopt;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,14 +12,17 @@ use toml::de::{DeTable, DeValue};
 use crate::app::{App, Apps, Webhook};
 use crate::config::Config;
 use crate::config::field::{Input, is_webhook_url, pair_from};
+use crate::config::foreign::{self, Kind, Leaf, Note};
 use crate::config::settings::{APP_SETTINGS, SETTINGS, Setting, WEBHOOK_SETTINGS};
+
+pub(super) use adopt::{Adopted, adopt};
 
 /// Where values come from, weakest first.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     /// The configuration file.
     pub file: Option<PathBuf>,
-    /// The environment: only names that begin with `FANFARE_` are looked at.
+    /// The environment: names that begin with `FANFARE_`, and those of other servers, which are weaker.
     pub environment: Vec<(String, String)>,
     /// Flags: the flag as it was written, the key it sets, and the value.
     pub flags: Vec<(String, String, String)>,
@@ -32,6 +37,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// What it was put together from, to do it again later.
     pub layers: Layers,
+    /// What became of the names of other servers.
+    pub notes: Vec<Note>,
     origins: HashMap<String, String>,
 }
 
@@ -100,6 +107,7 @@ impl Layers {
             loading.file(path);
             loading.apps_place = format!("{}: apps", path.display());
         }
+        loading.foreign(&self.environment);
         loading.environment(&self.environment);
         for (flag, key, value) in &self.flags {
             loading.set(flag, key, Input::Text(value));
@@ -116,6 +124,12 @@ pub(super) struct Loading {
     pub(super) problems: Vec<Problem>,
     warnings: Vec<String>,
     apps_place: String,
+    /// What stands in a file of soketi's.
+    leaves: Vec<Leaf>,
+    /// What foreign names became.
+    taken: Vec<adopt::Taken>,
+    notes: Vec<Note>,
+    listens_everywhere: Option<&'static str>,
 }
 
 impl Loading {
@@ -129,6 +143,10 @@ impl Loading {
             Ok(text) => text,
             Err(error) => return self.problem(&name, format!("the file cannot be read: {error}")),
         };
+        let kind = foreign::kind_of(path, &text);
+        if matches!(kind, Kind::Soketi | Kind::Sockudo) {
+            return self.foreign_file(kind, &name, &text);
+        }
         // Looked up, not counted each time: a file may describe thousands of apps.
         let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
         let line = |at: usize| 1 + ends.partition_point(|end| *end < at);
@@ -343,10 +361,7 @@ impl Loading {
     }
 
     fn unknown<'a>(&mut self, place: &str, key: &str, all: impl Iterator<Item = &'a str>) {
-        let nearest =
-            all.max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
-        let nearest = nearest.map(|nearest| format!(": did you mean {nearest}?")).unwrap_or_default();
-        self.problem(place, format!("unknown key {key}{nearest}"));
+        self.problem(place, format!("unknown key {key}{}", foreign::nearest(key, all)));
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigError> {
@@ -371,8 +386,9 @@ impl Loading {
         if !self.problems.is_empty() {
             return Err(ConfigError { problems: self.problems });
         }
+        let notes = self.foreign_notes();
         let Self { layers, config, warnings, origins, .. } = self;
-        Ok(Loaded { config, warnings, layers, origins })
+        Ok(Loaded { config, warnings, layers, notes, origins })
     }
 }
 

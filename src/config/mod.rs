@@ -3,10 +3,12 @@
 //! A setting is one row of a table in `settings`; file, environment and flags, `config default` and
 //! `config show` all read that table. Nothing else reads the environment.
 //!
-//! File < environment < flags. An unknown key or a bad value stops the start.
+//! File < names of other servers (`foreign`) < environment < flags. An unknown key or a bad value stops the start.
 
 mod app;
+mod convert;
 mod field;
+mod foreign;
 mod load;
 mod settings;
 mod show;
@@ -20,7 +22,9 @@ use crate::app::{App, AppId, KeyPair};
 use crate::protocol::Secret;
 
 pub use app::{app_settings, read_app, set_app, toml_of};
+pub use convert::{Converted, convert};
 pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion, without_credentials};
+pub use foreign::Note;
 pub use load::{ConfigError, Layers, Loaded, Problem};
 pub use settings::default_toml;
 pub use show::shown;

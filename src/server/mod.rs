@@ -146,7 +146,10 @@ async fn serve(
     }
     if let Some((socket, admin)) = admin.zip(listening.admin) {
         let addresses = Addresses { clients: listening.clients, metrics: listening.metrics, admin };
-        operators::start_admin(Admin::new(node.clone(), to_us.clone(), Some(webhooks.desk()), addresses), socket)?;
+        operators::start_admin(
+            Admin::new(node.clone(), to_us.clone(), Some(webhooks.desk()), addresses),
+            socket,
+        )?;
     }
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");

@@ -25,6 +25,7 @@ mod http_robustness;
 mod limits;
 mod logs;
 mod metrics;
+mod migration;
 mod models;
 mod names;
 mod order;

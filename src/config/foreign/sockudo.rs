@@ -1,0 +1,230 @@
+//! The main keys of sockudo's configuration, for `config convert`.
+//!
+//! Source: sockudo's `config/config.json` and `crates/sockudo-core/src/options` and `app.rs`. Its environment has no
+//! prefix of its own (`HOST`, `PORT`), so it is not looked at.
+
+use crate::config::foreign::table::Becomes::{EveryApp, Nothing, Part as P, Setting};
+use crate::config::foreign::table::{Dialect, Part, Row, missing, row};
+use crate::config::foreign::unit::Unit;
+
+pub(super) const SOCKUDO: Dialect = Dialect {
+    server: "sockudo",
+    prefix: "SOCKUDO_",
+    rows: ROWS,
+    apps_path: "app_manager.array.apps",
+    app_rows: APP_ROWS,
+    app_defaults: &[
+        ("event_data_bytes_max", "102400"),
+        ("channel_name_max", "200"),
+        ("cache_ttl_s", "3600"),
+        ("presence_user_info_bytes_max", "2048"),
+    ],
+    server_defaults: &[],
+    default_id: None,
+    authentication_timeout_s: "3600",
+    public_pair: Some(("app-key", "app-secret")),
+    listens_everywhere: true,
+};
+
+const OWN: &str = "an extension of sockudo's own protocol, which official Pusher SDKs do not speak";
+const NODE: &str = "this version runs as one node and keeps everything in the process";
+const OURS: &str = "a matter of sockudo's inside";
+
+const ROWS: &[Row] = &[
+    row("", "host", P(Part::Host)),
+    row("", "port", P(Part::Port)),
+    row("", "path_prefix", Nothing("any prefix before /app and /apps works without a setting")),
+    row("", "debug", Setting("log.level", Unit::Debug)),
+    row("", "mode", Nothing("there is one mode")),
+    row("", "server_role", missing(&["default"], "one process does everything")),
+    row("", "max_connections", Setting("server.connections_max", Unit::Limit)),
+    row("", "shutdown_grace_period", Setting("server.shutdown_timeout_s", Unit::Count)),
+    row("", "websocket_max_payload_kb", Setting("connection.message_bytes_max", Unit::Kib)),
+    row("", "user_authentication_timeout", P(Part::UserAuthenticationTimeout(Unit::Count))),
+    row("", "activity_timeout", Setting("connection.activity_timeout_s", Unit::Count)),
+    row("", "ssl.enabled", Nothing("tls.certificate switches it on")),
+    row("", "ssl.cert_path", Setting("tls.certificate", Unit::Text)),
+    row("", "ssl.key_path", Setting("tls.key", Unit::Text)),
+    row(
+        "",
+        "ssl.passphrase",
+        missing(&[], "keys under a passphrase are not read: openssl pkey -in KEY -out NEW"),
+    ),
+    row("", "ssl.ca_path", missing(&[], "clients are not asked for certificates: let a proxy do that")),
+    row(
+        "",
+        "ssl.redirect_http",
+        missing(&["false"], "a plain connection is not redirected: SDKs do not follow"),
+    ),
+    row("", "ssl.http_port", Nothing("see server.plain_bind for plain connections beside TLS")),
+    row("", "metrics.enabled", P(Part::MetricsEnabled)),
+    row("", "metrics.host", P(Part::MetricsHost)),
+    row("", "metrics.port", P(Part::MetricsPort)),
+    row("", "metrics.driver", missing(&["prometheus"], "there is a Prometheus page and nothing else")),
+    row("", "metrics.prometheus", Nothing("metrics have names of their own, fanfare_…")),
+    row("", "metrics.tcp_exporter", Nothing("there is a Prometheus page and nothing else")),
+    row("", "channel_limits.max_name_length", EveryApp("channel_name_max", Unit::Count)),
+    row("", "channel_limits.cache_ttl", EveryApp("cache_ttl_s", Unit::Count)),
+    row("", "event_limits.max_channels_at_once", EveryApp("publish_channels_max", Unit::Count)),
+    row("", "event_limits.max_name_length", EveryApp("event_name_max", Unit::Count)),
+    row("", "event_limits.max_payload_in_kb", EveryApp("event_data_bytes_max", Unit::Kib)),
+    row("", "event_limits.max_batch_size", EveryApp("batch_events_max", Unit::Count)),
+    row("", "presence.max_members_per_channel", EveryApp("presence_members_max", Unit::Count)),
+    row("", "presence.max_member_size_in_kb", EveryApp("presence_user_info_bytes_max", Unit::Kib)),
+    row("", "http_api.request_limit_in_mb", Setting("api.body_bytes_max", Unit::Mib)),
+    row("", "http_api", Nothing("probes are /live and /ready on metrics.bind")),
+    row("", "webhooks.batching.enabled", EveryApp("webhook_batching", Unit::Flag)),
+    row("", "webhooks.batching.duration", Setting("webhooks.batch_wait_ms", Unit::Count)),
+    row("", "webhooks.batching.size", Setting("webhooks.batch_events_max", Unit::Count)),
+    row("", "webhooks.request_timeout_ms", Setting("webhooks.timeout_s", Unit::Millis)),
+    row("", "webhooks.retry.max_elapsed_time_ms", Setting("webhooks.retry_s", Unit::Millis)),
+    row("", "webhooks.retry", Nothing("webhooks are tried again for webhooks.retry_s, with growing pauses")),
+    row(
+        "",
+        "app_manager.driver",
+        missing(&["memory"], "sockudo's tables of apps are not read: list the apps in the file as [[apps]]"),
+    ),
+    row("", "app_manager.cache", Nothing("apps of the file need no cache")),
+    row("", "app_manager.scylladb", Nothing("apps are in the file")),
+    row("", "database", Nothing("apps are in the file")),
+    row("", "database_pooling", Nothing("apps are in the file")),
+    row("", "cors", Nothing("the HTTP API is for backends: browsers do not call it")),
+    row("", "instance", Nothing("a process needs no name")),
+    row("", "logging", Nothing("see log.format")),
+    row(
+        "",
+        "adapter.driver",
+        missing(
+            &["local"],
+            "several nodes that share their channels are not supported in this version: run one node",
+        ),
+    ),
+    row("", "adapter", Nothing(NODE)),
+    row("", "cache", Nothing(NODE)),
+    row("", "queue", Nothing(NODE)),
+    row("", "cluster_health", Nothing(NODE)),
+    row(
+        "",
+        "rate_limiter",
+        Nothing("limits are per app: apps.requests_per_s and others; per address: server.address_…"),
+    ),
+    row("", "cleanup", Nothing(OURS)),
+    row(
+        "",
+        "websocket",
+        Nothing("see connection.outbox_bytes_max, connection.ping_after_s and connection.message_bytes_max"),
+    ),
+    row("", "health_check_timeout_ms", Nothing(OURS)),
+    row("", "unix_socket.enabled", missing(&["false"], "there is no listening on a Unix socket")),
+    row("", "unix_socket", Nothing("there is no listening on a Unix socket")),
+    row("", "delta_compression", Nothing(OWN)),
+    row("", "tag_filtering", Nothing(OWN)),
+    row("", "idempotency", Nothing(OWN)),
+    row("", "ephemeral", Nothing(OWN)),
+    row("", "echo_control", Nothing(OWN)),
+    row("", "event_name_filtering", Nothing(OWN)),
+    row("", "connection_recovery", Nothing(OWN)),
+    row("", "history", Nothing(OWN)),
+    row("", "presence_history", Nothing(OWN)),
+    row("", "versioned_messages", Nothing(OWN)),
+    row("", "annotations", Nothing(OWN)),
+    row("", "ai_transport", Nothing(OWN)),
+    row("", "ably_compat", Nothing(OWN)),
+    row("", "push", Nothing(OWN)),
+    row("", "push_rules", Nothing(OWN)),
+];
+
+const APP_ROWS: &[Row] = &[
+    row("", "id", P(Part::Id)),
+    row("", "key", P(Part::Key)),
+    row("", "secret", P(Part::Secret)),
+    row("", "enabled", Setting("enabled", Unit::Flag)),
+    row("", "policy.limits.max_connections|max_connections", Setting("connections_max", Unit::Limit)),
+    row(
+        "",
+        "policy.limits.max_backend_events_per_second|max_backend_events_per_second",
+        Setting("publishes_per_s", Unit::Limit),
+    ),
+    row(
+        "",
+        "policy.limits.max_client_events_per_second|max_client_events_per_second",
+        Setting("client_events_per_s", Unit::RateOrNone),
+    ),
+    row(
+        "",
+        "policy.limits.max_read_requests_per_second|max_read_requests_per_second",
+        missing(&["-1", "0"], "reads have no limit of their own: apps.requests_per_s counts every API call"),
+    ),
+    row(
+        "",
+        "policy.limits.max_presence_members_per_channel|max_presence_members_per_channel",
+        Setting("presence_members_max", Unit::Count),
+    ),
+    row(
+        "",
+        "policy.limits.max_presence_member_size_in_kb|max_presence_member_size_in_kb",
+        Setting("presence_user_info_bytes_max", Unit::Kib),
+    ),
+    row(
+        "",
+        "policy.limits.max_channel_name_length|max_channel_name_length",
+        Setting("channel_name_max", Unit::Count),
+    ),
+    row(
+        "",
+        "policy.limits.max_event_channels_at_once|max_event_channels_at_once",
+        Setting("publish_channels_max", Unit::Count),
+    ),
+    row(
+        "",
+        "policy.limits.max_event_name_length|max_event_name_length",
+        Setting("event_name_max", Unit::Count),
+    ),
+    row(
+        "",
+        "policy.limits.max_event_payload_in_kb|max_event_payload_in_kb",
+        Setting("event_data_bytes_max", Unit::Kib),
+    ),
+    row(
+        "",
+        "policy.limits.max_event_batch_size|max_event_batch_size",
+        Setting("batch_events_max", Unit::Count),
+    ),
+    row(
+        "",
+        "policy.limits.decay_seconds|decay_seconds",
+        missing(&["1"], "client events are counted per second"),
+    ),
+    row(
+        "",
+        "policy.limits.terminate_on_limit|terminate_on_limit",
+        missing(&["false"], "too many client events are refused, and the connection stays"),
+    ),
+    row(
+        "",
+        "policy.limits.message_rate_limit|message_rate_limit",
+        Nothing("messages of clients have no limit in common: client events have apps.client_events_per_s"),
+    ),
+    row(
+        "",
+        "policy.features.enable_client_messages|enable_client_messages",
+        Setting("client_events", Unit::Flag),
+    ),
+    row(
+        "",
+        "policy.features.enable_user_authentication|enable_user_authentication",
+        P(Part::UserAuthentication),
+    ),
+    row(
+        "",
+        "policy.features.enable_watchlist_events|enable_watchlist_events",
+        Setting("watchlist", Unit::Flag),
+    ),
+    row("", "policy.channels.allowed_origins|allowed_origins", Setting("allowed_origins", Unit::Origins)),
+    row("", "policy.channels|channel_namespaces|channel_delta_compression|annotations_enabled", Nothing(OWN)),
+    row("", "policy.webhooks|webhooks", P(Part::Webhooks)),
+    row("", "policy.idempotency|idempotency", Nothing(OWN)),
+    row("", "policy.connection_recovery|connection_recovery", Nothing(OWN)),
+    row("", "policy.history|history", Nothing(OWN)),
+    row("", "policy.presence_history|presence_history", Nothing(OWN)),
+];
