@@ -38,9 +38,13 @@ pub struct Page {
 
 /// Whether every worker has come to its timer in time. That the one who answers is alive shows by itself.
 pub fn live(node: &Node) -> Report {
-    let stuck = node.silences().filter(|silence| *silence > SILENCE_MAX).count();
-    let workers = (stuck > 0).then(|| format!("{stuck} worker(s) silent for more than {SILENCE_MAX:?}"));
-    Report { checks: vec![("workers", workers)] }
+    Report { checks: vec![("workers", stuck(node.silences()))] }
+}
+
+/// What is wrong if workers have been silent for so long.
+fn stuck(silences: impl Iterator<Item = Duration>) -> Option<String> {
+    let stuck = silences.filter(|silence| *silence > SILENCE_MAX).count();
+    (stuck > 0).then(|| format!("{stuck} worker(s) silent for more than {SILENCE_MAX:?}"))
 }
 
 /// Whether the node should be given more clients.
@@ -57,7 +61,6 @@ pub fn ready(node: &Node) -> Report {
         ("workers", overloaded),
         ("open_files", gate(process.open_files, process.open_files_max, health.open_files_percent_max)),
         ("memory", gate(process.resident_bytes, process.memory_limit_bytes, health.memory_percent_max)),
-        ("store", node.store_is_away().then(|| "the database that holds apps does not answer".to_owned())),
     ];
     Report { checks }
 }
@@ -157,6 +160,13 @@ mod tests {
         assert!(gate(u64::MAX, u64::MAX, 99).is_some());
         assert_eq!(gate(u64::MAX, 1, 0), None, "0 is no gate");
         assert_eq!(gate(5, 0, 1), None, "what is not known is not judged");
+    }
+
+    #[test]
+    fn a_worker_that_hangs_makes_the_node_count_as_dead() {
+        let silences = |seconds: &[u64]| stuck(seconds.iter().map(|seconds| Duration::from_secs(*seconds)));
+        assert_eq!(silences(&[0, 30]), None);
+        assert_eq!(silences(&[0, 31, 3600]).as_deref(), Some("2 worker(s) silent for more than 30s"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::admin::call::{self, Call};
 use crate::admin::{Admin, AdminError, Answer};
 use crate::app::{App, Webhook};
+use crate::config::without_credentials;
 use crate::node::Footprint;
 
 /// `GET apps`: all that are known, by id.
@@ -121,27 +122,4 @@ fn receiver(webhook: &Webhook) -> Value {
         "channel_prefixes": webhook.channel_prefixes,
         "headers": webhook.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
     })
-}
-
-/// A URL without what may be a credential in it: user, password and query.
-pub(super) fn without_credentials(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}{}", if query.is_empty() { "" } else { "?…" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_shown_without_credentials() {
-        let check = |url: &str, shown: &str| assert_eq!(without_credentials(url), shown);
-        check("https://a.example/hook", "https://a.example/hook");
-        check("https://ann:secret@a.example:8443/hook?token=x#y", "https://a.example:8443/hook?…");
-        check("http://a.example?x=@b", "http://a.example?…");
-        check("http://a.example/@b", "http://a.example/@b");
-    }
 }

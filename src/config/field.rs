@@ -280,6 +280,7 @@ pub fn without_credentials(url: &str) -> String {
     if url.query().is_some() {
         url.set_query(Some("********"));
     }
+    url.set_fragment(None);
     url.into()
 }
 
@@ -410,5 +411,35 @@ words! {
         Fanfare = "fanfare",
         /// soketi's, which is only read.
         Soketi = "soketi",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_credentials() {
+        let check = |url: &str, shown: &str| assert_eq!(without_credentials(url), shown);
+        check("https://a.example/hook", "https://a.example/hook");
+        check(
+            "https://ann:secret@a.example:8443/hook?token=x#y",
+            "https://********@a.example:8443/hook?********",
+        );
+        check("http://a.example/@b", "http://a.example/@b");
+        check("nonsense with a secret", "********");
+    }
+
+    #[test]
+    fn headers_that_would_take_another_s_place_are_refused() {
+        for name in ["Authorization", "X-Tenant", "x-api-key"] {
+            assert!(header(name, "v").is_some(), "{name}");
+        }
+        for name in
+            ["Content-Type", "host", "X-Pusher-Key", "x-pusher-signature", "X-Fanfare-Delivery", "a b", ""]
+        {
+            assert!(header(name, "v").is_none(), "{name}");
+        }
+        assert!(header("X-Tenant", "a\r\nX-Pusher-Key: b").is_none());
     }
 }

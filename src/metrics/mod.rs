@@ -208,7 +208,8 @@ mod tests {
                 assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
                 assert_eq!(
                     name.ends_with("_seconds"),
-                    *kind == Kind::Histogram || name.contains("start_time")
+                    *kind == Kind::Histogram || name.contains("start_time") || name.contains("expiry"),
+                    "{name}"
                 );
             }
         }
