@@ -49,8 +49,9 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-const WEBHOOK_SETTINGS: &str =
-    "server.watch_config = false\nwebhooks.allowed_networks = [\"127.0.0.0/8\"]\nwebhooks.timeout_s = 2";
+// The clients of the load answer no pings, and may be silent for longer than is usual.
+const WEBHOOK_SETTINGS: &str = "server.watch_config = false\nconnection.ping_after_s = 86400\n\
+     webhooks.allowed_networks = [\"127.0.0.0/8\"]\nwebhooks.timeout_s = 2";
 
 /// The app that every scenario has, with settings of its own, and so many others beside it.
 fn config(settings: &str, of_app: &str, others: usize) -> String {
