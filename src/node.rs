@@ -26,8 +26,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::app::{App, AppId, Apps};
 use crate::config::Config;
 use crate::hub::{
-    Body, Census, ChannelFull, Delivery, Effect, Fact, Hub, Joined, Leavers, Occurrence, Publish,
-    Subscription, Watched, WorkerId,
+    Body, Census, ChannelFull, Delivery, Effect, Hub, Joined, Leavers, Occurrence, Publish, Subscription,
+    Watched, WorkerId,
 };
 use crate::inspect::Question;
 use crate::metrics::{Dropped, Metrics, Tally};
@@ -463,14 +463,11 @@ impl Node {
         self.run(shard, accepted, |hub, effects| hub.publish(new, effects))
     }
 
-    /// See [`Hub::report`].
-    pub fn report(&self, app: &App, channel: &ChannelName, fact: Fact) {
-        self.apply(&app.id, channel, |hub, effects| hub.report(app, channel, fact, effects));
-    }
-
     /// See [`Hub::leavers`].
     pub fn leavers(&self) -> Vec<Leavers> {
-        self.hubs.iter().flat_map(|hub| hold(hub).hub.leavers().collect::<Vec<_>>()).collect()
+        let apps = self.apps();
+        let tells = |id: &str| apps.by_id(id).is_some_and(|app| !app.webhooks.is_empty());
+        self.hubs.iter().flat_map(|hub| hold(hub).hub.leavers(tells).collect::<Vec<_>>()).collect()
     }
 
     /// See [`Hub::restore`].

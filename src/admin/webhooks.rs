@@ -1,5 +1,6 @@
 //! `webhooks/dead-letters…`: what could not be delivered, and trying it again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::admin::call::{self, Call};
 use crate::admin::{Admin, AdminError, Answer};
+use crate::app::AppId;
 use crate::webhook::{DeadLetter, Question, Selection};
 
 /// Seconds whoever delivers webhooks has to answer.
@@ -46,6 +48,7 @@ pub(super) async fn replay(admin: &Admin, call: Call<'_>) -> Result<Answer, Admi
         (None, None, Some(true)) => (Selection::All, None),
         _ => return Err(AdminError::BadBody { expected: EXPECTED }),
     };
+    know_receivers(admin, &selection).await?;
     let count = ask(admin, |reply| Question::Replay(selection, reply)).await?;
     match id {
         Some(id) if count == 0 => return Err(AdminError::UnknownDeadLetter(id)),
@@ -53,6 +56,20 @@ pub(super) async fn replay(admin: &Admin, call: Call<'_>) -> Result<Answer, Admi
     }
     tracing::info!(count, ?peer, "dead letters replayed by an operator");
     Ok(Answer::accepted(&json!({ "replayed": count })))
+}
+
+/// Has the node know the apps of dead letters: those of a store may have been forgotten since.
+async fn know_receivers(admin: &Admin, selection: &Selection) -> Result<(), AdminError> {
+    let letters = ask(admin, |reply| Question::DeadLetters(selection.clone(), reply)).await?;
+    let apps: BTreeSet<AppId> = letters.into_iter().map(|letter| letter.app).collect();
+    for id in apps {
+        match call::app(admin, &id).await {
+            // Those of deleted apps stay where they are.
+            Ok(_) | Err(AdminError::UnknownApp(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn ask<T>(

@@ -267,7 +267,7 @@ fn publish(node: &Node, app: &App, event: &Publication<'_>) -> Map<String, Value
             Event::Passing(Frame::event(channel, event.name, &event.data))
         };
         let census: Census =
-            node.publish(Publish { app, channel, event: encoded, except: event.except, now });
+            node.publish(Publish { app, channel, event: encoded, except: event.except, told: None, now });
         if !event.info.is_empty() {
             infos.insert(channel.to_string(), event.info.of_publish(channel, &census));
         }

@@ -219,7 +219,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     row(
         "drain.spread_s",
         |c| &mut c.drain.spread_s,
-        "Seconds over which connections are then closed, so that their clients do not all come back at once. Fewer\nthan 100 connections for each second take less. SIGINT and a second SIGTERM close them at once.",
+        "Seconds over which connections are then closed, so that their clients do not all come back at once. Fewer\nthan 100 connections for each second take less. SIGINT closes them at once; a second signal waits for\nnobody.",
     ),
     row(
         "webhooks.debounce_s",

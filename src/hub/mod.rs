@@ -80,6 +80,8 @@ pub struct Publish<'a> {
     pub event: Event,
     /// The one connection that gets nothing.
     pub except: Option<SocketId>,
+    /// What webhooks tell of it, if a client has sent it.
+    pub told: Option<Box<ClientEventFact>>,
     /// The time.
     pub now: Instant,
 }
@@ -122,7 +124,7 @@ pub struct Watched {
 #[error("the presence channel is full")]
 pub struct ChannelFull;
 
-/// Who has left a channel and was not reported yet.
+/// Who has left a channel, or had to when the node ended, and was not reported.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Leavers {
     /// The channel's app.
@@ -267,7 +269,11 @@ impl Hub {
             }
             Event::Passing(frame) => frame,
         };
-        Out { app: new.app, effects }.deliver(channel, Audience::Subscribers, Body::Frame(frame), new.except);
+        let mut out = Out { app: new.app, effects };
+        out.deliver(channel, Audience::Subscribers, Body::Frame(frame), new.except);
+        if let Some(fact) = new.told {
+            out.occurred(channel, Fact::ClientEvent(fact));
+        }
         let census = channel.census(new.now);
         if kept {
             self.look_after(new.app, new.channel, new.now);
@@ -282,24 +288,19 @@ impl Hub {
         }
     }
 
-    /// Reports something that happened on a channel and changed nothing of it: a client event.
-    pub fn report(&mut self, app: &App, name: &ChannelName, fact: Fact, effects: &mut Vec<Effect>) {
-        if let Some(channel) = self.existing(&app.id, name) {
-            Out { app, effects }.occurred(channel, fact);
-        }
-    }
-
-    /// Everybody who has gone and was not reported yet, to be restored by the node's next life.
-    pub fn leavers(&self) -> impl Iterator<Item = Leavers> {
-        self.apps.iter().flat_map(|(app, channels)| {
+    /// Everybody who will have gone when the node ends, to be restored by its next life: those who are not reported yet,
+    /// and those who are still there. `tells` says whether webhooks tell of an app.
+    pub fn leavers(&self, tells: impl Fn(&str) -> bool) -> impl Iterator<Item = Leavers> {
+        let apps = self.apps.iter().filter(move |(app, _)| tells(app));
+        apps.flat_map(|(app, channels)| {
             channels.by_name.iter().filter_map(|(name, channel)| {
-                let leaving = channel.leaving.as_ref()?;
-                Some(Leavers {
+                let leavers = Leavers {
                     app: app.clone(),
                     channel: name.clone(),
-                    vacated: leaving.vacated.is_some(),
-                    members: leaving.members().cloned().collect(),
-                })
+                    vacated: channel.is_vacated_by_the_end(),
+                    members: channel.gone_by_the_end(),
+                };
+                (leavers.vacated || !leavers.members.is_empty()).then_some(leavers)
             })
         })
     }
@@ -423,8 +424,10 @@ impl Hub {
     /// Forgets a channel that nobody listens to: its app is gone.
     fn abandon(&mut self, app: &AppId, name: &ChannelName) {
         let Some(channels) = self.apps.get_mut(app) else { return };
-        let deserted = |channel: &Channel| channel.subscribers.is_empty() && channel.watchers.is_empty();
-        if channels.by_name.get(name).is_some_and(deserted) {
+        let Some(channel) = channels.by_name.get_mut(name) else { return };
+        // Its last listeners may still be about to go, and the app may come back.
+        channel.due = None;
+        if channel.subscribers.is_empty() && channel.watchers.is_empty() {
             channels.by_name.remove(name);
         }
         if channels.by_name.is_empty() {
@@ -461,6 +464,18 @@ fn give_back<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
 }
 
 impl Channel {
+    fn is_vacated_by_the_end(&self) -> bool {
+        let is_left = self.leaving.as_ref().is_some_and(|leaving| leaving.vacated.is_some());
+        is_left || !(self.subscribers.is_empty() || self.name.kind().is_user())
+    }
+
+    fn gone_by_the_end(&self) -> Vec<Box<str>> {
+        let left = self.leaving.iter().flat_map(|leaving| leaving.members().cloned());
+        let there =
+            self.roster.iter().flat_map(|roster| roster.members().map(|member| member.user_id.clone()));
+        left.chain(there).collect()
+    }
+
     fn census(&self, now: Instant) -> Census {
         Census {
             subscriptions: self.subscribers.total(),

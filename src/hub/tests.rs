@@ -122,7 +122,8 @@ impl Bench {
         let channel = channel(name);
         let mut effects = Vec::new();
         let event = event(&channel, number);
-        let new = Publish { app: &self.app, channel: &channel, event, except: None, now: self.now };
+        let new =
+            Publish { app: &self.app, channel: &channel, event, except: None, told: None, now: self.now };
         let census = self.hub.publish(new, &mut effects);
         self.carry_out(effects);
         census
@@ -186,7 +187,7 @@ fn p28_client_events_are_not_cached() {
     bench.join(0, "private-cache-a", None).expect("room");
     let channel = channel("private-cache-a");
     let event = Event::Passing(Frame::client_event(&channel, "\"client-x\"", "\"1\"", None));
-    let new = Publish { app: &bench.app, channel: &channel, event, except: None, now: bench.now };
+    let new = Publish { app: &bench.app, channel: &channel, event, except: None, told: None, now: bench.now };
     bench.hub.publish(new, &mut Vec::new());
     assert_eq!(bench.hub.census("1", &channel, bench.now).cached, None);
 }
@@ -242,14 +243,40 @@ fn p94_who_was_there_in_an_earlier_life_has_the_same_time_to_come_back() {
     let mut before = Bench::new(App::default());
     before.join(0, "presence-room", Some("ann")).expect("room");
     before.join(1, "presence-room", Some("bob")).expect("room");
-    (0..2).for_each(|connection| assert!(before.leave(connection, "presence-room")));
+    // The other one stays to the end.
+    assert!(before.leave(0, "presence-room"));
+    assert_eq!(before.hub.leavers(|_| false).count(), 0, "nobody wants to know");
     let mut after = Bench::new(App::default());
-    for leavers in before.hub.leavers() {
+    for leavers in before.hub.leavers(|_| true) {
         after.hub.restore(&after.app, &leavers, after.now);
     }
     after.join(0, "presence-room", Some("bob")).expect("room");
     after.wait(DEBOUNCE);
     assert_eq!(after.occurred(), [Fact::MemberRemoved("ann".into())]);
+    assert!(after.leave(0, "presence-room"));
+    after.wait(DEBOUNCE);
+    assert_eq!(after.occurred(), [Fact::MemberRemoved("bob".into()), Fact::Vacated]);
+}
+
+#[test]
+fn a_channel_that_outlives_its_app_for_a_moment_is_looked_after_again() {
+    for is_back in [false, true] {
+        let mut bench = Bench::new(App::default());
+        bench.join(0, "presence-room", Some("ann")).expect("room");
+        bench.join(1, "presence-room", Some("bob")).expect("room");
+        bench.leave(0, "presence-room");
+        bench.now += DEBOUNCE;
+        bench.hub.settle(bench.now, |_| None, &mut Vec::new());
+        bench.leave(1, "presence-room");
+        bench.occurred();
+        bench.now += DEBOUNCE;
+        let mut effects = Vec::new();
+        bench.hub.settle(bench.now, |_| is_back.then_some(&bench.app), &mut effects);
+        bench.carry_out(effects);
+        let told = [Fact::MemberRemoved("ann".into()), Fact::MemberRemoved("bob".into()), Fact::Vacated];
+        assert_eq!(bench.occurred(), if is_back { told.to_vec() } else { vec![] });
+        assert_eq!(bench.hub.all().count(), 0, "nothing is kept any longer");
+    }
 }
 
 #[test]
@@ -321,7 +348,7 @@ fn p23_what_is_still_under_way_from_an_earlier_life_is_for_nobody() {
         let (channel, mut effects) = (channel("news"), Vec::new());
         let event = event(&channel, 1);
         bench.hub.publish(
-            Publish { app: &bench.app, channel: &channel, event, except: None, now: bench.now },
+            Publish { app: &bench.app, channel: &channel, event, except: None, told: None, now: bench.now },
             &mut effects,
         );
         effects

@@ -131,7 +131,6 @@ async fn serve(
     let store = if has_store { Some(Store::open(&config.store).await?) } else { None };
     let node = Node::new(config, apps);
     let directory = Directory::start(&node, store);
-    let webhooks = webhook::start(&node)?;
     let certificates = Certificates::load(&node.config().tls, &node.metrics().doors)?.map(Arc::new);
     let Listeners { clients, plain, metrics, admin } = listeners;
     let server = start(&node, clients, plain, certificates.clone())?;
@@ -139,6 +138,8 @@ async fn serve(
     // Kept, so that the channel stays open.
     let (to_us, mut orders) = unbounded_channel();
     let mut signals = Signals::new()?;
+    // Last of what can stop the start: it takes over what the run before has left, and nobody else has that then.
+    let webhooks = webhook::start(&node).await?;
     let settling = actix_rt::spawn(settle(node.clone()));
     let serving = actix_rt::spawn(server);
     if let Some(metrics) = metrics {
@@ -164,7 +165,12 @@ async fn serve(
     };
     let stopped = tokio::select! {
         () = ending => Ok(()),
-        () = signals.stop_again() => Err(ServeError::StoppedTwice { connections: node.open() }),
+        () = signals.stop_again(haste) => {
+            let connections = node.open();
+            // What waits is kept, if there is a place for it; nobody is waited for.
+            webhooks.finish(Duration::ZERO).await;
+            Err(ServeError::StoppedTwice { connections })
+        }
     };
     settling.abort();
     if stopped.is_ok() {
@@ -187,6 +193,8 @@ struct Signals {
 enum Haste {
     /// As configured: readiness off first, then connections one after the other.
     Paced,
+    /// The same, by an order. SIGTERM behind it is no haste: that is how hooks of Kubernetes and systemd end.
+    Ordered,
     /// By somebody at the keyboard.
     AtOnce,
 }
@@ -200,10 +208,17 @@ impl Signals {
         })
     }
 
-    async fn stop_again(&mut self) {
+    async fn stop(&mut self) -> Haste {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Haste::Paced,
+            _ = self.interrupt.recv() => Haste::AtOnce,
+        }
+    }
+
+    /// Somebody wants the end at once, after a stop of this haste.
+    async fn stop_again(&mut self, before: Haste) {
+        if self.stop().await == Haste::Paced && before == Haste::Ordered {
+            self.stop().await;
         }
     }
 }
@@ -217,28 +232,31 @@ async fn attend(
 ) -> Haste {
     let mut watch = interval(WATCH_EVERY);
     let watching = node.config().server.watch_config;
-    let reload = async |source: &Source| {
-        systemd::reloading();
-        let reloaded = source.reload().await;
-        systemd::ready();
-        reloaded
-    };
     loop {
-        tokio::select! {
+        let reply = tokio::select! {
             _ = signals.terminate.recv() => return Haste::Paced,
             _ = signals.interrupt.recv() => return Haste::AtOnce,
-            _ = signals.hangup.recv() => drop(reload(&source).await),
+            _ = signals.hangup.recv() => None,
             _ = watch.tick(), if watching => {
-                if source.has_changed() {
-                    reload(&source).await;
+                if !source.has_changed() {
+                    continue;
                 }
+                None
             }
             Some(order) = orders.recv() => match order {
-                // Whoever asked may have gone.
-                Order::Reload(reply) => drop(reply.send(reload(&source).await)),
-                Order::Drain => return Haste::Paced,
+                Order::Reload(reply) => Some(reply),
+                Order::Drain => return Haste::Ordered,
             },
-        }
+        };
+        systemd::reloading();
+        // A database takes its time, for which a stop does not wait.
+        let reloaded = tokio::select! {
+            reloaded = source.reload() => reloaded,
+            haste = signals.stop() => return haste,
+        };
+        systemd::ready();
+        // Whoever asked may have gone.
+        let _ = reply.map(|reply| reply.send(reloaded));
     }
 }
 
@@ -255,7 +273,7 @@ async fn settle(node: Arc<Node>) {
     loop {
         due.tick().await;
         node.settle(Instant::now());
-        systemd::alive();
+        systemd::alive(&node);
     }
 }
 
@@ -263,7 +281,7 @@ async fn settle(node: Arc<Node>) {
 async fn drain(node: &Node, server: &ServerHandle, haste: Haste) {
     node.leave();
     let config = node.config();
-    let paced = |seconds: u64| Duration::from_secs(if haste == Haste::Paced { seconds } else { 0 });
+    let paced = |seconds: u64| Duration::from_secs(if haste == Haste::AtOnce { 0 } else { seconds });
     let delay = paced(config.drain.delay_s);
     tracing::info!(connections = node.open(), delay_s = delay.as_secs(), "stopping");
     sleep(delay).await;

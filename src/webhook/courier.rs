@@ -66,12 +66,12 @@ struct Report {
 
 impl Courier {
     /// Takes over what an earlier run has left.
-    pub(super) fn new(node: &Arc<Node>) -> Result<Self, StateError> {
+    pub(super) async fn new(node: &Arc<Node>) -> Result<Self, StateError> {
         let settings = &node.config().webhooks;
         let mut queue = Queue::new(Limits::from(settings), rand::random());
         let state_file = StateFile::open(&settings.state_file)?;
         if let Some(file) = &state_file {
-            file.restore(node, &mut queue, now())?;
+            file.restore(node, &mut queue, now).await?;
         }
         let mailbox = node.take_occurrences().expect("webhooks begin once");
         Ok(Self {
@@ -104,7 +104,7 @@ impl Courier {
                 () = sleep(self.queue.wake()) => self.queue.settle(Instant::now()),
                 _ = look.tick() => self.look(),
                 Some(Finish { within, done }) = finishes.recv() => {
-                    self.finish(within).await;
+                    self.finish(within, &mut finishes).await;
                     // Nobody need wait for it.
                     let _ = done.send(());
                     return;
@@ -113,10 +113,21 @@ impl Courier {
         }
     }
 
+    /// Lives by the apps that there are now.
+    fn follow_apps(&mut self) {
+        let apps = self.node.apps();
+        if !Arc::ptr_eq(&apps, &self.apps) {
+            self.queue.follow(&apps);
+            self.apps = apps.clone();
+        }
+    }
+
     fn accept(&mut self, occurred: &mut Vec<Occurrence>) {
-        let (apps, now) = (self.node.apps(), now());
+        // First, so that what waits already is sent first.
+        self.follow_apps();
+        let now = now();
         for occurrence in occurred.drain(..) {
-            match apps.by_id(&occurrence.app) {
+            match self.apps.by_id(&occurrence.app) {
                 Some(app) => self.queue.accept(app, &occurrence, now),
                 None => self.node.metrics().webhooks.dropped(Dropped::ReceiverGone, 1),
             }
@@ -178,7 +189,8 @@ impl Courier {
                 let _ = reply.send(self.queue.dead().select(&selection));
             }
             Question::Replay(selection, reply) => {
-                let replayed = self.queue.replay(&selection, &self.node.apps(), now());
+                self.follow_apps();
+                let replayed = self.queue.replay(&selection, &self.apps, now());
                 let _ = reply.send(replayed);
             }
         }
@@ -186,11 +198,7 @@ impl Courier {
 
     /// What is to be done every now and then.
     fn look(&mut self) {
-        let apps = self.node.apps();
-        if !Arc::ptr_eq(&apps, &self.apps) {
-            self.queue.follow(&apps);
-            self.apps = apps.clone();
-        }
+        self.follow_apps();
         self.show_load();
         if self.report.at.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
             self.report();
@@ -250,8 +258,10 @@ impl Courier {
     }
 
     /// Delivers what can still be delivered and keeps the rest, if there is a place for it.
-    async fn finish(mut self, within: Duration) {
-        let deadline = Instant::now() + within;
+    async fn finish(mut self, within: Duration, finishes: &mut Receiver<Finish>) {
+        let mut deadline = Instant::now() + within;
+        // Whoever is in more of a hurry waits for the end, too.
+        let mut hurried = Vec::new();
         if self.state_file.is_none() {
             // Whoever left cannot be back before we have gone.
             let debounce = Duration::from_secs(self.node.config().webhooks.debounce_s);
@@ -261,7 +271,7 @@ impl Courier {
         self.mailbox.take_waiting(&mut occurred);
         self.accept(&mut occurred);
         self.queue.close_batches(Instant::now());
-        loop {
+        while Instant::now() < deadline {
             self.begin_attempts();
             // What must wait for its next attempt can do that in the file.
             let wake = self.queue.wake().filter(|at| self.state_file.is_none() && *at < deadline);
@@ -271,7 +281,11 @@ impl Courier {
             tokio::select! {
                 Some(done) = self.attempts.join_next() => self.finished(done),
                 () = sleep(wake) => self.queue.settle(Instant::now()),
-                () = sleep(Some(deadline)) => break,
+                () = sleep(Some(deadline)) => {}
+                Some(Finish { within, done }) = finishes.recv() => {
+                    deadline = deadline.min(Instant::now() + within);
+                    hurried.push(done);
+                }
             }
         }
         self.attempts.abort_all();

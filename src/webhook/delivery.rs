@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 use thiserror::Error;
 
-use crate::app::{App, AppId, Webhook};
+use crate::app::{App, AppId, Apps, Webhook};
 use crate::protocol::ChannelName;
 use crate::webhook::address::Refused;
 use crate::webhook::body::body;
@@ -32,6 +32,14 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn of(app: &App, webhook: &Webhook) -> Self {
         Self { app: app.id.clone(), url: webhook.url.clone(), headers: webhook.headers.clone() }
+    }
+
+    /// As the configuration has it now, which may give it other headers; none if it is there no more.
+    pub(super) fn now_in(&self, apps: &Apps) -> Option<Self> {
+        let app = apps.by_id(&self.app)?;
+        let same = |webhook: &&Webhook| webhook.url == self.url;
+        let alike = app.webhooks.iter().filter(same).find(|webhook| webhook.headers == self.headers);
+        alike.or_else(|| app.webhooks.iter().find(same)).map(|webhook| Self::of(app, webhook))
     }
 
     /// Scheme, host and port. Paths and queries can be secrets.

@@ -78,7 +78,7 @@ pub enum Question {
     /// Try them again; how many there were.
     ///
     /// They keep their ids, but tell the time of now and are signed with the app's key of now, since receivers refuse
-    /// what is more than five minutes old. Those of deleted apps, and those for which there is no room, stay.
+    /// what is more than five minutes old. Those of deleted receivers, and those for which there is no room, stay.
     Replay(Selection, oneshot::Sender<usize>),
 }
 
@@ -101,14 +101,15 @@ struct Finish {
 
 /// Begins to deliver webhooks, with what an earlier run has left in the state file.
 ///
-/// To be called before the first client connects, in a runtime for local tasks.
+/// To be called before the first client connects, in a runtime for local tasks, and when nothing else can stop the
+/// start any more: the file is gone then.
 ///
 /// # Errors
-/// When the state file cannot be used.
-pub fn start(node: &Arc<Node>) -> Result<Webhooks, StateError> {
+/// When the state file cannot be used. It is as it was then.
+pub async fn start(node: &Arc<Node>) -> Result<Webhooks, StateError> {
     let (desk, questions) = unbounded_channel();
     let (finish, finishes) = channel(1);
-    let courier = Courier::new(node)?;
+    let courier = Courier::new(node).await?;
     let courier = actix_rt::spawn(courier.run(questions, finishes));
     actix_rt::spawn(async move {
         if courier.await.is_err_and(|error| error.is_panic()) {
@@ -129,7 +130,8 @@ impl Webhooks {
     ///
     /// With a state file, what cannot be delivered at once is kept there, with the leaves that were not told yet.
     /// Without one, these are told now, and what is not delivered within the time is lost, with a line that says so.
-    pub async fn finish(self, within: Duration) {
+    /// To be called again by who cannot wait so long after all.
+    pub async fn finish(&self, within: Duration) {
         let (done, finished) = oneshot::channel();
         if self.finish.send(Finish { within, done }).await.is_ok() {
             // It has ended, one way or the other.

@@ -199,18 +199,34 @@ impl Queue {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// Lets go of everything that waits for apps that are gone.
+    /// Lets go of everything that waits for receivers that are gone. Whose headers have changed gets the new ones.
     pub(super) fn follow(&mut self, apps: &Apps) {
-        let gone = |slot: &&Slot| apps.by_id(&slot.receiver.endpoint().app).is_none();
-        let gone: Vec<_> =
-            self.receivers.values().filter(gone).map(|slot| slot.receiver.endpoint().clone()).collect();
-        for endpoint in gone {
-            let Some(id) = self.ids.remove(&endpoint) else { continue };
-            let Some(slot) = self.receivers.remove(&id) else { continue };
-            self.wakes.extract_if(.., |(_, sleeper)| *sleeper == id).for_each(drop);
-            self.bytes -= slot.receiver.bytes;
-            self.tally.receiver_gone += slot.receiver.events();
+        let ids: Vec<_> = self.receivers.keys().copied().collect();
+        for id in ids {
+            let Some(slot) = self.receivers.get_mut(&id) else { continue };
+            let before = slot.receiver.endpoint().clone();
+            match before.now_in(apps) {
+                Some(now) if now == *before => {}
+                // One that others wait for already is another receiver at the same URL.
+                Some(now) if !self.ids.contains_key(&now) => {
+                    let now = Arc::new(now);
+                    slot.receiver.rename(now.clone());
+                    self.ids.remove(&before);
+                    self.ids.insert(now, id);
+                }
+                _ => self.let_go(id),
+            }
         }
+    }
+
+    fn let_go(&mut self, id: ReceiverId) {
+        let Some(Slot { receiver, wake, .. }) = self.receivers.remove(&id) else { return };
+        self.ids.remove(receiver.endpoint());
+        if let Some(at) = wake {
+            self.wakes.remove(&(at, id));
+        }
+        self.bytes -= receiver.bytes;
+        self.tally.receiver_gone += receiver.events();
     }
 
     /// Nothing waits for others to travel with any more.
@@ -249,21 +265,17 @@ impl Queue {
         self.add(endpoint, delivery, now.at);
     }
 
-    /// Tries dead letters again, as far as their apps exist and there is room. Returns how many.
+    /// Tries dead letters again, as far as their receivers exist and there is room. Returns how many.
     ///
     /// They keep their ids, but are told as of now and signed with the key of now: receivers refuse old ones.
     pub(super) fn replay(&mut self, selection: &Selection, apps: &Apps, now: Now) -> usize {
         let mut replayed = 0;
         for dead in self.dead.take(selection) {
-            let Some(app) =
-                apps.by_id(&dead.endpoint.app).filter(|_| self.has_room(&dead.endpoint, dead.weight))
-            else {
+            let endpoint = dead.endpoint.now_in(apps).filter(|now| self.has_room(now, dead.weight));
+            let (Some(app), Some(endpoint)) = (apps.by_id(&dead.endpoint.app), endpoint) else {
                 self.dead.add(dead);
                 continue;
             };
-            // Its headers may have been renewed since.
-            let webhook = app.webhooks.iter().find(|webhook| webhook.url == dead.endpoint.url);
-            let endpoint = webhook.map_or_else(|| (*dead.endpoint).clone(), |now| Endpoint::of(app, now));
             let delivery = Delivery {
                 id: dead.id,
                 app: app.clone(),

@@ -140,6 +140,11 @@ impl Receiver {
         &self.endpoint
     }
 
+    /// It is another one from now on, also for what waits.
+    pub(super) fn rename(&mut self, endpoint: Arc<Endpoint>) {
+        self.endpoint = endpoint;
+    }
+
     /// Nothing waits for it.
     pub(super) fn is_empty(&self) -> bool {
         self.batch.is_none() && self.waiting.is_empty()

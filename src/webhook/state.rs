@@ -3,6 +3,7 @@
 //! The file holds what was to be posted and the URLs, and is for its owner alone. It has no secrets and no headers:
 //! both are taken from the configuration when it is read. It is read once: whoever starts takes it over.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,10 +14,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::app::{App, Apps};
+use crate::app::Apps;
 use crate::hub::Leavers;
 use crate::metrics::Dropped;
-use crate::node::Node;
+use crate::node::{AppName, Node, StoreAway};
 use crate::protocol::ChannelName;
 use crate::webhook::dead_letters::Dead;
 use crate::webhook::delivery::{Delivery, DeliveryId, Endpoint, Now};
@@ -65,7 +66,18 @@ pub enum StateError {
         /// The version in it.
         version: u64,
     },
+    /// It tells of apps of the store, and nobody can say whether there are any such.
+    #[error(
+        "webhooks.state_file: {path} tells of apps of the store, which does not answer: start again when it does"
+    )]
+    StoreAway {
+        /// The file.
+        path: PathBuf,
+    },
 }
+
+/// Apps looked up at a time.
+const LOOKED_UP: usize = 256;
 
 /// Where state is kept over a restart.
 #[derive(Debug)]
@@ -128,9 +140,16 @@ impl StateFile {
     }
 
     /// Takes over what is in the file.
-    pub(super) fn restore(&self, node: &Node, queue: &mut Queue, now: Now) -> Result<(), StateError> {
+    pub(super) async fn restore(
+        &self,
+        node: &Arc<Node>,
+        queue: &mut Queue,
+        now: impl Fn() -> Now,
+    ) -> Result<(), StateError> {
         let Some(state) = self.read()? else { return Ok(()) };
-        let apps = node.apps();
+        let away = |StoreAway| StateError::StoreAway { path: self.path.clone() };
+        look_up(node, state.apps()).await.map_err(away)?;
+        let (apps, now) = (node.apps(), now());
         let mut gone = 0;
         let (leavers, deliveries, dead) =
             (state.leavers.len(), state.deliveries.len(), state.dead_letters.len());
@@ -144,7 +163,7 @@ impl StateFile {
             }
         }
         for letter in state.dead_letters {
-            queue.restore_dead(dead_letter(&apps, letter));
+            queue.restore_dead(dead_letter(letter));
         }
         fs::remove_file(&self.path).map_err(|source| self.unwritable(source))?;
         tracing::info!(
@@ -214,6 +233,30 @@ impl StateFile {
     }
 }
 
+impl State {
+    /// The apps for which something is to be done now. Those of dead letters are looked for when they are replayed.
+    fn apps(&self) -> BTreeSet<&str> {
+        let leavers = self.leavers.iter().map(|left| &*left.app);
+        leavers.chain(self.deliveries.iter().map(|letter| &*letter.app)).collect()
+    }
+}
+
+/// Has the node know apps of the store, which it does only of those that somebody has asked for.
+async fn look_up(node: &Arc<Node>, apps: BTreeSet<&str>) -> Result<(), StoreAway> {
+    let unknown: Vec<_> = apps.into_iter().filter(|app| node.apps().by_id(app).is_none()).collect();
+    for some in unknown.chunks(LOOKED_UP) {
+        // All at once, so that one query finds them.
+        let asked = some.iter().map(|app| {
+            let (node, name) = (node.clone(), AppName::Id((*app).to_owned()));
+            actix_rt::spawn(async move { node.look_up(name).await })
+        });
+        for answer in asked.collect::<Vec<_>>() {
+            answer.await.unwrap_or(Err(StoreAway))?;
+        }
+    }
+    Ok(())
+}
+
 /// A fresh file that nobody else can read.
 fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
@@ -232,11 +275,9 @@ fn restore_leavers(node: &Node, apps: &Apps, left: Left, now: Instant) {
 
 /// None if its app has no such receiver any more.
 fn delivery(apps: &Apps, letter: &Letter, now: Instant) -> Option<(Endpoint, Delivery)> {
-    let app = apps.by_id(&letter.app)?;
-    let webhook = app.webhooks.iter().find(|webhook| webhook.url == letter.url)?;
     let delivery = Delivery {
         id: DeliveryId::parse(&letter.id)?,
-        app: app.clone(),
+        app: apps.by_id(&letter.app)?.clone(),
         time_ms: letter.time_ms,
         events: letter.events.clone(),
         count: letter.count,
@@ -245,19 +286,13 @@ fn delivery(apps: &Apps, letter: &Letter, now: Instant) -> Option<(Endpoint, Del
         until: now,
         attempts: letter.attempts,
     };
-    Some((Endpoint::of(app, webhook), delivery))
+    Some((endpoint(letter).now_in(apps)?, delivery))
 }
 
-fn dead_letter(apps: &Apps, letter: Letter) -> Dead {
-    let known = apps.by_id(&letter.app);
-    let webhook = |app: &Arc<App>| {
-        let webhook = app.webhooks.iter().find(|webhook| webhook.url == letter.url)?;
-        Some(Endpoint::of(app, webhook))
-    };
-    let without_headers =
-        || Endpoint { app: letter.app.as_str().into(), url: letter.url.clone(), headers: Vec::new() };
+fn dead_letter(letter: Letter) -> Dead {
     Dead {
-        endpoint: Arc::new(known.and_then(webhook).unwrap_or_else(without_headers)),
+        // It gets its headers when it is replayed.
+        endpoint: Arc::new(endpoint(&letter)),
         id: DeliveryId::parse(&letter.id).unwrap_or(DeliveryId(0)),
         time_ms: letter.time_ms,
         count: letter.count,
@@ -267,6 +302,10 @@ fn dead_letter(apps: &Apps, letter: Letter) -> Dead {
         error: letter.error,
         events: letter.events,
     }
+}
+
+fn endpoint(letter: &Letter) -> Endpoint {
+    Endpoint { app: letter.app.as_str().into(), url: letter.url.clone(), headers: Vec::new() }
 }
 
 fn channels(names: &[String]) -> Vec<ChannelName> {

@@ -9,11 +9,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::app::{App, Apps, KeyPair, Webhook};
-use crate::config::Config;
-use crate::hub::{Fact, Occurrence, Subscription, WorkerId};
+use crate::config::{Config, Server};
+use crate::hub::{Body, ClientEventFact, Delivery, Event, Fact, Occurrence, Publish, Subscription, WorkerId};
 use crate::metrics::Dropped;
-use crate::node::Node;
-use crate::protocol::{ChannelName, Secret};
+use crate::node::{Letter, Node};
+use crate::protocol::{ChannelName, Frame, Secret, SocketId};
 use crate::webhook::delivery::{Attempt, Failure, Now};
 use crate::webhook::queue::{EVENT_OVERHEAD, Limits, Load, Queue};
 use crate::webhook::receiver::Change;
@@ -326,6 +326,8 @@ fn a_replay_has_the_same_id_and_a_time_and_signature_of_now() {
     let apps = Apps::new([renewed]).expect("an app");
     let now = desk.now();
     let id = first.id.to_string();
+    let elsewhere = Apps::new([App::clone(&app("1", &["b"]))]).expect("an app");
+    assert_eq!(desk.queue.replay(&Selection::All, &elsewhere, now), 0, "its receiver is gone");
     assert_eq!(desk.queue.replay(&Selection::Id("0".to_owned()), &apps, now), 0);
     assert_eq!(desk.queue.replay(&Selection::Id(id), &Apps::default(), now), 0, "its app is gone");
     assert_eq!(desk.queue.replay(&Selection::App("1".into()), &apps, now), 1);
@@ -348,6 +350,41 @@ fn deliveries_of_a_deleted_app_are_dropped_and_counted() {
     assert_eq!(desk.queue.take_tally().receiver_gone, 5);
     assert_eq!(desk.fail(&attempt), None);
     desk.expect_none();
+}
+
+#[test]
+fn a_receiver_that_was_taken_out_is_sent_nothing_more_and_the_others_go_on() {
+    let (mut desk, before) = (Desk::new(), app("1", &["a", "b"]));
+    desk.tell(&before, "x", 1);
+    let (first, second) = (desk.expect(&[1]), desk.expect(&[1]));
+    desk.fail(&first);
+    desk.fail(&second);
+    desk.queue.follow(&Apps::new([App::clone(&app("1", &["b"]))]).expect("an app"));
+    assert_eq!(desk.queue.take_tally().receiver_gone, 1);
+    desk.wait(SECOND);
+    assert_eq!(desk.expect(&[1]).endpoint.url, "http://b/");
+    desk.expect_none();
+}
+
+#[test]
+fn what_waits_gets_the_headers_of_now() {
+    let (mut desk, before) = (Desk::new(), app("1", &["a"]));
+    desk.tell(&before, "x", 1);
+    desk.tell(&before, "x", 2);
+    let first = desk.expect(&[1]);
+    let mut now = App::clone(&before);
+    now.webhooks[0].headers = vec![("Authorization".to_owned(), "new".to_owned())];
+    desk.queue.follow(&Apps::new([now.clone()]).expect("an app"));
+    desk.tell(&Arc::new(now), "x", 3);
+    desk.fail(&first);
+    desk.wait(SECOND);
+    for number in 1..=3 {
+        let attempt = desk.expect(&[number]);
+        assert_eq!(attempt.endpoint.headers, [("Authorization".to_owned(), "new".to_owned())]);
+        desk.succeed(&attempt);
+    }
+    assert_eq!(desk.queue.load(), Load::default());
+    assert_eq!(desk.queue.take_tally().receiver_gone, 0);
 }
 
 /// A step of a random story.
@@ -519,12 +556,49 @@ fn what_piles_up_in_the_outlet_is_bounded_and_counted() {
 }
 
 #[test]
+fn client_events_are_told_in_the_order_in_which_subscribers_get_them() {
+    let app = app("1", &["a"]);
+    let config = Config { server: Server { workers: 1, ..Server::default() }, ..Config::default() };
+    let (node, subscribe) = node(config, &app);
+    subscribe("private-room");
+    let channel = ChannelName::parse("private-room", 200).expect("a name");
+    let socket_id = SocketId::parse("1.1").expect("an id").expect("one of ours");
+    let say = |name: &str| {
+        for number in 0..2000 {
+            let (event, data) = (format!("\"client-{name}-{number}\""), "\"\"");
+            let frame = Frame::client_event(&channel, &event, data, None);
+            let fact = ClientEventFact { event: event.into(), data: data.into(), socket_id, user_id: None };
+            let (event, told, now) = (Event::Passing(frame), Some(Box::new(fact)), Instant::now());
+            node.publish(Publish { app: &app, channel: &channel, event, except: None, told, now });
+        }
+    };
+    std::thread::scope(|threads| {
+        threads.spawn(|| say("a"));
+        threads.spawn(|| say("b"));
+    });
+    let (mut told, mut delivered) = (Vec::new(), Vec::new());
+    node.take_occurrences().expect("nobody has it").take_waiting(&mut told);
+    node.take_mailbox().expect("nobody has it").1.take_waiting(&mut delivered);
+    let mut told = told.into_iter().filter_map(|occurrence| match occurrence.fact {
+        Fact::ClientEvent(fact) => Some(fact.event),
+        _ => None,
+    });
+    for letter in delivered {
+        let Letter::Deliver(Delivery { body: Body::Frame(frame), .. }, _) = letter else { continue };
+        let event = told.next().expect("it is told");
+        let wire = String::from_utf8_lossy(frame.wire()).into_owned();
+        assert!(wire.contains(&*event), "{event} is told when {wire} is delivered");
+    }
+    assert_eq!(told.next(), None);
+}
+
+#[test]
 fn dead_letters_are_listed_and_replayed_by_whoever_asks() {
     actix_rt::System::new().block_on(async {
         let mut config = Config::default();
         config.webhooks.retry_s = 0;
         let (node, subscribe) = node(config, &app("1", &["user:hush@10.0.0.1"]));
-        let webhooks = start(&node).expect("no state file");
+        let webhooks = start(&node).await.expect("no state file");
         let desk = webhooks.desk();
         subscribe("news");
         let list = async || loop {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::app::App;
 use crate::connection::{Membership, Refusal, Request, SigningIn};
-use crate::hub::{Audience, ChannelFull, Event, Fact, Position, Publish, Subscription};
+use crate::hub::{Audience, ChannelFull, Event, Position, Publish, Subscription};
 use crate::metrics::{Door, Fault, Message};
 use crate::node::{Budget, Overloaded};
 use crate::protocol::{ChannelName, ClientError, ClientMessage, Frame, Member, cut};
@@ -89,10 +89,7 @@ impl Worker {
                 tracing::trace!(app = %app.id, channel = %channel, "client event");
                 let event = Event::Passing(frame);
                 self.node.metrics().events_of_clients.inc();
-                self.node.publish(Publish { app, channel: &channel, event, except, now });
-                if let Some(fact) = told {
-                    self.node.report(app, &channel, Fact::ClientEvent(fact));
-                }
+                self.node.publish(Publish { app, channel: &channel, event, except, told, now });
             }
         }
         Ok(())

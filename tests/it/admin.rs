@@ -153,7 +153,7 @@ fn apps_show_their_settings_and_no_secret() {
     let app = operator.get("apps/1");
     assert_eq!(app["settings"]["connections_max"], 7);
     let receiver = json!({
-        "url": "https://a.example/hook?…", "events": [], "channel_prefixes": [], "headers": ["Authorization"],
+        "url": "https://********@a.example/hook?********", "events": [], "channel_prefixes": [], "headers": ["Authorization"],
     });
     assert_eq!(app["settings"]["webhooks"], json!([receiver]));
     for text in [app.to_string(), operator.get("config").to_string(), json!(apps).to_string()] {

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Broker, Client, DEADLINE, KEY, SECRET, fanfare};
+use crate::support::{Broker, Client, DEADLINE, KEY, Operator, SECRET, admin_settings, fanfare};
 
 #[test]
 fn p11_connections_are_closed_over_a_time_and_none_before_its_turn() {
@@ -71,6 +71,32 @@ fn an_impatient_operator_need_not_wait() {
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stderr.contains("1 connections were still open"), "{finished:?}");
     }
+}
+
+#[test]
+fn a_signal_behind_an_order_is_the_first() {
+    let broker = Broker::with(&format!("{}\ndrain.delay_s = 1", admin_settings()));
+    let mut client = broker.connect();
+    // As a hook of Kubernetes does before the pod gets its signal.
+    assert_eq!(Operator::of(&broker).send("POST", "drain", "").status, 202);
+    broker.logs("stopping");
+    broker.signal("TERM");
+    assert_eq!(client.next()["data"]["code"], 4200);
+    client.expect_close(4200);
+    assert_eq!(broker.finish().code, Some(0));
+}
+
+#[test]
+fn the_second_signal_behind_an_order_ends_the_wait() {
+    let broker = Broker::with(&format!("{}\ndrain.delay_s = 3600", admin_settings()));
+    let operator = Operator::of(&broker);
+    assert_eq!(operator.send("POST", "drain", "").status, 202);
+    broker.logs("stopping");
+    broker.signal("TERM");
+    // Two at once would be one: whoever answers has seen the first.
+    assert_eq!(operator.get("status")["state"], "leaving");
+    broker.signal("TERM");
+    assert_eq!(broker.finish().code, Some(1));
 }
 
 #[test]

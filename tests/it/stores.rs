@@ -1,12 +1,14 @@
 //! Apps in a database: SQLite, PostgreSQL and MariaDB, in our own table and in soketi's.
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Api, Client, Database, Finished, Http, Kind, PASSWORD, Process, fanfare, run, until, until_within,
+    Answer, Api, Backend, Client, Database, Finished, Http, Kind, PASSWORD, Process, TOKEN, fanfare, run,
+    until, until_within,
 };
 
 /// Free ports, whatever else this machine serves.
@@ -285,6 +287,28 @@ fn a_store_that_hangs_is_as_good_as_away() {
     node.stop();
 }
 
+#[test]
+fn a_stop_does_not_wait_for_a_store_that_is_read_again() {
+    let Some(mut lab) = Lab::start(Kind::MariaDb, &[("FANFARE_STORE_TIMEOUT_S", "3600")]) else { return };
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).expect("a socket");
+    lab.settings.push(("NOTIFY_SOCKET".to_owned(), path.to_str().expect("a path in UTF-8").to_owned()));
+    let app = lab.done(&["create"]);
+    let node = lab.serve(&["serve"]);
+    expect_served(&node, &app);
+    lab.database.signal("STOP");
+    node.process.signal("HUP");
+    let mut told = [0; 512];
+    until("the configuration is read again", || {
+        let length = systemd.recv(&mut told).unwrap_or_default();
+        told[..length].starts_with(b"RELOADING=1")
+    });
+    node.process.signal("TERM");
+    assert_eq!(node.process.finish().code, Some(0));
+    lab.database.signal("CONT");
+}
+
 /// soketi's own schema for MySQL, from its repository's tests.
 const SOKETI_MYSQL: &str = "
 CREATE TABLE IF NOT EXISTS `apps` (
@@ -467,4 +491,61 @@ fn a_store_that_cannot_be_used_stops_the_start() {
     assert!(quoted.code == Some(1) && quoted.stderr.contains("store.table"), "{quoted:?}");
     let listed = run(&["app", "list"], &[("FANFARE_STORE_URL", &*url)]);
     assert_eq!(listed.code, Some(0), "{listed:?}");
+}
+
+#[test]
+fn over_a_restart_apps_of_the_store_keep_their_webhooks() {
+    let (backend, folder) = (Backend::start(), TempDir::new().expect("a folder"));
+    let file = folder.path().join("state.json");
+    let settings = [
+        ("FANFARE_WEBHOOKS_STATE_FILE", file.to_str().expect("a path in UTF-8")),
+        ("FANFARE_WEBHOOKS_ALLOWED_NETWORKS", "127.0.0.0/8"),
+        ("FANFARE_WEBHOOKS_DEBOUNCE_S", "1"),
+    ];
+    let lab = Lab::start(Kind::Sqlite, &settings).expect("SQLite needs no server");
+    let app = lab.done(&["create", "--webhook", &backend.url()]);
+    let before = lab.serve(&["serve"]);
+    let mut client = before.connect(&app);
+    client.subscribe("news");
+    assert_eq!(backend.event(), json!({ "name": "channel_occupied", "channel": "news" }));
+    before.stop();
+    assert!(file.exists());
+    let after = lab.serve(&["serve"]);
+    // Nobody has asked for the app in this run.
+    assert_eq!(backend.event(), json!({ "name": "channel_vacated", "channel": "news" }));
+    assert!(!file.exists());
+    after.stop();
+}
+
+#[test]
+fn a_dead_letter_of_an_app_that_nobody_uses_is_replayed() {
+    let (backend, folder) = (Backend::with(|_| Answer::Status(500)), TempDir::new().expect("a folder"));
+    let file = folder.path().join("state.json");
+    let settings = [
+        ("FANFARE_WEBHOOKS_STATE_FILE", file.to_str().expect("a path in UTF-8")),
+        ("FANFARE_WEBHOOKS_ALLOWED_NETWORKS", "127.0.0.0/8"),
+        ("FANFARE_WEBHOOKS_DEBOUNCE_S", "0"),
+        ("FANFARE_WEBHOOKS_RETRY_S", "0"),
+        ("FANFARE_ADMIN_BIND", "127.0.0.1:0"),
+        ("FANFARE_ADMIN_TOKEN", TOKEN),
+    ];
+    let lab = Lab::start(Kind::Sqlite, &settings).expect("SQLite needs no server");
+    let app = lab.done(&["create", "--webhook", &backend.url()]);
+    let before = lab.serve(&["serve"]);
+    let mut client = before.connect(&app);
+    client.subscribe("news");
+    client.leave();
+    until("dead letters", || before.figure("fanfare_webhook_dead_letters") == 2.0);
+    before.stop();
+    backend.so_far();
+    let mut command = fanfare(&["serve"]);
+    command.envs(lab.environment());
+    let after = Process::spawn(command);
+    let url = format!("http://{}", after.announced("admin API on http://"));
+    let replay = ["webhooks", "replay", "--all", "--url", &url];
+    let replayed = run(&replay, &[("FANFARE_ADMIN_TOKEN", TOKEN)]);
+    assert!(replayed.code == Some(0) && replayed.stdout.contains('2'), "{replayed:?}");
+    assert_eq!(backend.event(), json!({ "name": "channel_occupied", "channel": "news" }));
+    after.signal("TERM");
+    assert_eq!(after.finish().code, Some(0));
 }

@@ -535,6 +535,21 @@ fn p95_over_a_restart_who_is_not_back_has_left() {
 }
 
 #[test]
+fn p95_an_end_in_haste_keeps_who_was_there() {
+    let (backend, folder) = (Backend::start(), tempfile::tempdir().expect("a folder"));
+    let before = broker(&format!("{}\ndrain.delay_s = 3600", with_state(folder.path())), &backend);
+    let _ann = before.joined("presence-room", "ann");
+    assert_eq!(backend.events(2).len(), 2);
+    before.signal("TERM");
+    before.logs("stopping");
+    before.signal("TERM");
+    assert_eq!(before.finish().code, Some(1));
+    let _after = broker(&with_state(folder.path()), &backend);
+    let wanted = [vacated("presence-room"), member("member_removed", "presence-room", "ann")];
+    assert_eq!(backend.events(2), wanted);
+}
+
+#[test]
 fn undelivered_webhooks_and_dead_letters_survive_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let up = Arc::new(AtomicBool::new(false));
@@ -589,6 +604,22 @@ fn a_state_file_that_cannot_be_used_stops_the_start() {
     assert!(start(&path).contains("version 99"));
     assert!(path.exists(), "nothing was taken away");
     assert!(start(&folder.path().join("missing/state.json")).contains("cannot be written"));
+}
+
+#[test]
+fn a_start_that_fails_takes_nothing_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.json");
+    let kept = r#"{"format":"fanfare webhooks","version":1,"leavers":[],"deliveries":[],"dead_letters":[]}"#;
+    std::fs::write(&path, kept).expect("a file");
+    let state = format!("webhooks.state_file={}", path.display());
+    let sets = [&state, "metrics.bind=", "tls.certificate=/nowhere.pem", "tls.key=/nowhere.pem"];
+    let flags =
+        ["serve", "--bind", "127.0.0.1:0"].into_iter().chain(sets.into_iter().flat_map(|set| ["--set", set]));
+    let finished = run(&flags.collect::<Vec<_>>(), &[]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("nowhere.pem"), "{finished:?}");
+    assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), Some(kept));
 }
 
 // What is not said.

@@ -149,7 +149,7 @@ impl Bench {
 
     fn publish(&mut self, channel: &ChannelName, frame: Frame) {
         let (app, now) = (&self.app, self.now);
-        let new = Publish { app, channel, event: Event::Passing(frame), except: None, now };
+        let new = Publish { app, channel, event: Event::Passing(frame), except: None, told: None, now };
         black_box(self.hub.publish(new, &mut self.effects));
         assert_eq!(self.effects.len(), usize::from(WORKERS));
         black_box(&mut self.effects).clear();
