@@ -22,7 +22,8 @@ pub enum Order {
 pub struct Reloaded {
     /// Apps that are served now.
     pub apps: usize,
-    /// What is wrong, each in a sentence. What it is about is as it was before: everything, or the apps of the store.
+    /// What is wrong, each in a sentence. What it is about is as it was before: the configuration with its apps, the apps
+    /// of the store, or the certificate.
     pub problems: Vec<String>,
     /// Changed settings that take a restart.
     pub needs_restart: Vec<String>,

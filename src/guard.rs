@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use crate::metrics::DoorMetrics;
+use crate::metrics::{DoorMetrics, TooSlow};
 use crate::tls::{Certificates, HandshakeError, Stream};
 
 pub use crate::guard::caller::{Caller, Client};
@@ -101,7 +101,7 @@ impl Door {
             }
         }
         let Some(certificates) = &self.certificates else {
-            return Ok(Guarded::new(Stream::Plain(io), caller, self.patience));
+            return Ok(Guarded::new(Stream::Plain(io), caller, self.patience, metrics.too_slow.clone()));
         };
         let accepted = Box::pin(timeout_at(until, Stream::accept(io, certificates))).await;
         let (result, version) = match &accepted {
@@ -111,7 +111,7 @@ impl Door {
         };
         metrics.handshakes.with_label_values(&[result, version]).inc();
         let stream = accepted.map_err(|_| EntryError::TooSlow)??;
-        Ok(Guarded::new(stream, caller, self.patience))
+        Ok(Guarded::new(stream, caller, self.patience, metrics.too_slow.clone()))
     }
 }
 
@@ -140,6 +140,7 @@ pub struct Guarded {
     timer: Option<Pin<Box<Sleep>>>,
     // Only while an answer is not read.
     writing: Option<Pin<Box<Sleep>>>,
+    too_slow: TooSlow,
 }
 
 /// What the next request is waited for.
@@ -158,8 +159,9 @@ struct Head {
 }
 
 impl Guarded {
-    fn new(io: Stream, caller: Caller, patience: Patience) -> Self {
-        Self { io, caller, head: Some(Head::default()), patience, waiting: None, timer: None, writing: None }
+    fn new(io: Stream, caller: Caller, patience: Patience, too_slow: TooSlow) -> Self {
+        let head = Some(Head::default());
+        Self { io, caller, head, patience, waiting: None, timer: None, writing: None, too_slow }
     }
 
     /// The socket, once it speaks HTTP no longer.
@@ -200,6 +202,9 @@ impl Guarded {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= at {
+                if waiting.begun {
+                    self.too_slow.request.inc();
+                }
                 return Err(io::ErrorKind::TimedOut.into());
             }
             // It was set for an earlier request.
@@ -212,7 +217,10 @@ impl Guarded {
     fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let until = || Box::pin(sleep_until(Instant::now() + self.patience.busy));
         match self.writing.get_or_insert_with(until).as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Ready(()) => {
+                self.too_slow.answer.inc();
+                Err(io::ErrorKind::TimedOut.into())
+            }
             Poll::Pending => Ok(()),
         }
     }
@@ -264,6 +272,10 @@ impl AsyncWrite for Guarded {
         let written = Pin::new(&mut this.io).poll_write(cx, buf);
         match written {
             Poll::Ready(_) => {
+                // The HTTP layer's own time is over.
+                if this.head.is_some() && buf.starts_with(b"HTTP/1.1 408 ") {
+                    this.too_slow.head.inc();
+                }
                 this.waiting = Some(Waiting { since: Instant::now(), begun: false });
                 this.writing = None;
                 if this.timer.is_none() {

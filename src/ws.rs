@@ -36,6 +36,13 @@ struct HttpError {
     text: &'static str,
 }
 
+impl HttpError {
+    /// The number of its status.
+    fn code(&self) -> &'static str {
+        self.status.split_once(' ').map_or(self.status, |(code, _)| code)
+    }
+}
+
 const NOT_FOUND: HttpError = HttpError { status: "404 Not Found", header: "", text: "Not found" };
 const HEAD_TOO_LONG: HttpError =
     HttpError { status: "431 Request Header Fields Too Large", header: "", text: "Request head too large" };
@@ -74,7 +81,10 @@ pub async fn upgrade(worker: &Rc<Worker>, (request, framed): Upgrade, is_api: bo
     timeout(LINGER, io.write_all(&parts.write_buf)).await??;
     let head = match handshake(&request, is_api) {
         Ok(head) => head,
-        Err(error) => return answer(io, error).await,
+        Err(error) => {
+            worker.node().metrics().doors.no_handshake(error.code());
+            return answer(io, error).await;
+        }
     };
     let client = caller.client(request.headers(), &worker.node().config().server.trusted_proxies);
     let admitted = admit(worker, &request, client).await;

@@ -37,7 +37,7 @@ pub enum AdminError {
     UnknownConnection(String),
     #[error("no dead letter has the id {}: see GET /admin/v1/webhooks/dead-letters", cut(.0, SHOWN))]
     UnknownDeadLetter(String),
-    #[error("the configuration is wrong, everything stays as it was")]
+    #[error("not everything was reloaded: what is wrong stays as it was")]
     ReloadRefused { problems: Vec<String> },
     #[error("the node is stopping")]
     Stopping,

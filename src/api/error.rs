@@ -5,8 +5,8 @@ use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use thiserror::Error;
 
-use crate::metrics::Fault;
-use crate::node::{Exhausted, Overloaded, StoreAway};
+use crate::metrics::{Fault, Limit};
+use crate::node::{Budget, Exhausted, Overloaded, StoreAway};
 use crate::protocol::{QueryError, cut, one_line};
 
 /// Why a call was refused. Nothing of it was carried out.
@@ -155,6 +155,16 @@ impl ApiError {
             Self::InvalidBodyMd5 => Fault::InvalidBodyMd5,
             Self::AppDisabled => Fault::AppDisabled,
             _ => return None,
+        })
+    }
+
+    /// The limit of the app that the call was over; none if that was not what was wrong.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        let Self::TooMany(exhausted) = self else { return None };
+        Some(match exhausted.budget {
+            Budget::Requests => Limit::RequestsPerS,
+            Budget::Publishes => Limit::PublishesPerS,
+            Budget::ClientEvents => Limit::AllClientEventsPerS,
         })
     }
 

@@ -77,6 +77,9 @@ pub async fn serve(mut request: Request, node: &Node) -> Response<BoxBody> {
             if let Some(fault) = error.fault() {
                 node.metrics().auth.failed(Door::Api, fault);
             }
+            if let Some(limit) = error.limit() {
+                node.metrics().limits.reached(limit);
+            }
             error.response()
         }
     };

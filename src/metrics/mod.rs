@@ -9,6 +9,7 @@
 mod api;
 mod auth;
 mod doors;
+mod limits;
 mod process;
 mod registry;
 mod soketi;
@@ -23,7 +24,8 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, TextEncoder};
 
 pub use crate::metrics::api::{Api, Endpoint};
 pub use crate::metrics::auth::{Auth, Door, Fault};
-pub use crate::metrics::doors::DoorMetrics;
+pub use crate::metrics::doors::{DoorMetrics, TooSlow};
+pub use crate::metrics::limits::{Limit, Limits};
 pub use crate::metrics::process::Process;
 pub use crate::metrics::registry::{Definition, Kind, Registry};
 pub use crate::metrics::state::{OTHER_APPS, OfApp, State, Tally};
@@ -42,8 +44,6 @@ pub struct Metrics {
     pub closed: IntCounterVec,
     /// Those of them whose client read too slowly.
     pub slow: IntCounter,
-    /// Connections refused, by close code.
-    pub refused: IntCounterVec,
     /// Messages from clients that were refused with `pusher:error`.
     pub message_errors: IntCounter,
     /// Events accepted from backends, one for each channel.
@@ -60,6 +60,8 @@ pub struct Metrics {
     pub auth: Auth,
     /// Who comes, and who is let in.
     pub doors: DoorMetrics,
+    /// What was too much.
+    pub limits: Limits,
     /// Apps in a database.
     pub store: StoreMetrics,
     /// What becomes of webhooks.
@@ -71,10 +73,6 @@ pub struct Metrics {
 /// How connections end that were let in.
 const CLOSED: [&str; 12] =
     ["client", "none", "1002", "1003", "1007", "1009", "4001", "4003", "4009", "4100", "4200", "4201"];
-
-/// How connections are refused.
-const REFUSED: [&str; 11] =
-    ["4000", "4001", "4003", "4004", "4005", "4006", "4007", "4008", "4009", "4100", "4200"];
 
 const BUILD: Definition = Definition {
     name: "fanfare_build_info",
@@ -92,11 +90,6 @@ impl Metrics {
             &["code"],
             "WebSocket connections ended, by close code; client: it said goodbye; none: it just went.",
         );
-        let refused = registry.counters(
-            "fanfare_connections_refused_total",
-            &["code"],
-            "WebSocket connections refused, by close code.",
-        );
         let events = registry.counters(
             "fanfare_events_accepted_total",
             &["source"],
@@ -110,7 +103,6 @@ impl Metrics {
         // Counted from zero: an alert sees the first one too.
         ["200", "401"].iter().for_each(|status| drop(admin.with_label_values(&[status])));
         CLOSED.iter().for_each(|code| drop(closed.with_label_values(&[code])));
-        REFUSED.iter().for_each(|code| drop(refused.with_label_values(&[code])));
         Self {
             started: SystemTime::now(),
             opened: registry.counter("fanfare_connections_opened_total", "WebSocket connections let in."),
@@ -119,7 +111,6 @@ impl Metrics {
                 "fanfare_slow_clients_closed_total",
                 "WebSocket connections closed because the client did not read what waited for it.",
             ),
-            refused,
             message_errors: registry
                 .counter("fanfare_message_errors_total", "Messages from clients refused with pusher:error."),
             events_of_api: events.with_label_values(&["api"]),
@@ -132,6 +123,7 @@ impl Metrics {
             api: Api::new(&mut registry),
             auth: Auth::new(&mut registry),
             doors: DoorMetrics::new(&mut registry),
+            limits: Limits::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
             webhooks: WebhookMetrics::new(&mut registry),
             admin,

@@ -53,6 +53,10 @@ impl Dropped {
     }
 }
 
+/// What a request can come to.
+const OUTCOMES: [&str; 9] =
+    ["delivered", "3xx", "4xx", "5xx", "timeout", "connection", "address", "request", "other"];
+
 const ATTEMPT_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 impl WebhookMetrics {
@@ -65,6 +69,12 @@ impl WebhookMetrics {
         for reason in Dropped::ALL {
             dropped.with_label_values(&[reason.as_str()]); // present from the start, for alerts
         }
+        let attempts = registry.counters(
+            "fanfare_webhook_attempts_total",
+            &["outcome"],
+            "Webhook requests, by outcome.",
+        );
+        OUTCOMES.iter().for_each(|outcome| drop(attempts.with_label_values(&[outcome])));
         let mut gauge = |name, help| registry.gauge(name, help);
         Self {
             deliveries: gauge("fanfare_webhook_deliveries", "Webhook requests that wait or are under way."),
@@ -77,11 +87,7 @@ impl WebhookMetrics {
                 "fanfare_webhook_receivers_down",
                 "Receivers that fail again and again and are only probed.",
             ),
-            attempts: registry.counters(
-                "fanfare_webhook_attempts_total",
-                &["outcome"],
-                "Webhook requests, by outcome.",
-            ),
+            attempts,
             attempt_seconds: registry.histogram(
                 "fanfare_webhook_attempt_seconds",
                 &ATTEMPT_SECONDS,

@@ -102,11 +102,11 @@ impl Workers {
                 .counter("fanfare_websocket_pings_received_total", "Ping frames of WebSocket from clients."),
             received_bytes: registry.counter(
                 "fanfare_websocket_received_bytes_total",
-                "Bytes read from WebSockets, frame heads included.",
+                "Bytes read from WebSockets, frame heads and TLS included.",
             ),
             sent_bytes: registry.counter(
                 "fanfare_websocket_sent_bytes_total",
-                "Bytes written to WebSockets, frame heads included.",
+                "Bytes written to WebSockets, frame heads and TLS included.",
             ),
             replies: registry.counter(
                 "fanfare_replies_total",

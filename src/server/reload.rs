@@ -51,13 +51,16 @@ impl Source {
         self.watched.has_changed()
     }
 
-    /// Reads everything again and puts the apps into effect; nothing changes if anything is wrong.
+    /// Reads everything again and puts apps and certificates into effect. What is wrong stays as it was.
     pub(super) async fn reload(&self) -> Reloaded {
+        // Certificates end at their time: a mistake in the configuration does not keep a new one out.
+        let certificates = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload());
+        let certificates = certificates.map_err(|error| error.to_string()).err();
         let mut loaded = match self.layers.load() {
             Ok(loaded) => loaded,
             Err(error) => {
-                let problems = error.problems.iter().map(|problem| problem.to_string()).collect();
-                return refused(problems);
+                let problems = error.problems.iter().map(|problem| problem.to_string());
+                return refused(certificates.into_iter().chain(problems).collect());
             }
         };
         let apps = std::mem::take(&mut loaded.config.apps);
@@ -68,9 +71,6 @@ impl Source {
         for key in &needs_restart {
             tracing::warn!(key, "a changed setting takes a restart");
         }
-        // Each of these leaves what it is about as it was if it fails.
-        let certificates = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload());
-        let certificates = certificates.map_err(|error| error.to_string()).err();
         let Refreshed { apps, problem } = self.directory.refresh(apps).await;
         let problems: Vec<String> = certificates.into_iter().chain(problem).collect();
         problems.iter().for_each(|problem| tracing::error!("not reloaded: {problem}"));

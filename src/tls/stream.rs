@@ -160,6 +160,8 @@ impl Secured {
         if self.session.has_ended() {
             return Poll::Ready(Ok(Some(0)));
         }
+        // First what waits: a client that waits for the rest of a handshake sends nothing before it has it.
+        let _ = self.poll_unsent(cx)?;
         ready!(self.io.poll_read_ready(cx))?;
         let read = self.session.read(into, |room| self.io.try_read(room));
         // What rustls has to answer, if only an alert. The next write or flush waits for it.

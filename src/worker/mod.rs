@@ -106,8 +106,7 @@ impl Worker {
 
     /// Completes a handshake only to say why the client cannot stay.
     pub fn refuse(self: &Rc<Self>, line: Line, head: &[u8], reason: CloseReason) {
-        self.node.metrics().refused.with_label_values(&[&reason.code().to_string()]).inc();
-        self.node.metrics().doors.refusals.with_label_values(&[reason.label()]).inc();
+        self.node.metrics().doors.refused(reason);
         let farewell = Frame::farewell(reason);
         let close = websocket::close(Some(reason.code()), &reason.to_string());
         let state = State::Closing { until: self.closing_until(), deaf: false };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::app::App;
 use crate::connection::{Membership, Refusal, Request, SigningIn};
 use crate::hub::{Audience, ChannelFull, Event, Position, Publish, Subscription};
-use crate::metrics::{Door, Fault, Message};
+use crate::metrics::{Door, Fault, Limit, Message};
 use crate::node::{Budget, Overloaded};
 use crate::protocol::{ChannelName, ClientError, ClientMessage, Frame, Member, cut};
 use crate::worker::socket::Socket;
@@ -55,6 +55,9 @@ impl Worker {
 
     fn complain(&self, Refusal { error, channel }: &Refusal, replies: &mut Replies<'_>) {
         self.node.metrics().message_errors.inc();
+        if let Some(limit) = Limit::of(error) {
+            self.node.metrics().limits.reached(limit);
+        }
         tracing::trace!(error = ?error.to_log(), "message refused");
         replies.push(Frame::error(error).wire().clone());
         let told = channel.as_deref().map(|channel| cut(channel, TOLD_CHANNEL_MAX));

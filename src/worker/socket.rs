@@ -67,7 +67,7 @@ pub(super) enum State {
 impl Drop for Socket {
     fn drop(&mut self) {
         // Nobody waits for it any more.
-        self.share.outbox_moved(self.outbox.borrow().size(), (0, 0));
+        self.share.outbox_moved(self.backlog(), (0, 0));
     }
 }
 
@@ -86,6 +86,8 @@ impl Socket {
         now: Ticks,
         share: Rc<Share>,
     ) -> Self {
+        // The handshakes may have left something.
+        share.outbox_moved((0, 0), session.as_deref().map_or((0, 0), sealed));
         Self {
             io,
             tls: session.map(RefCell::new),
@@ -145,7 +147,7 @@ impl Socket {
     /// Reads what has come, as far as there is room. With TLS, `WouldBlock` may mean that it was nothing whole.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &self.tls else { return self.read_bytes(into) };
-        let read = tls.borrow_mut().read(into, |room| self.read_bytes(room));
+        let read = self.with_tls(tls, |session| session.read(into, |room| self.read_bytes(room)));
         // TLS may have an answer of its own, if only an alert.
         self.flush_records();
         read
@@ -188,6 +190,15 @@ impl Socket {
         done
     }
 
+    /// Lets TLS work, and keeps count of what it has sealed and the client has not taken.
+    fn with_tls<R>(&self, tls: &RefCell<Box<Session>>, work: impl FnOnce(&mut Session) -> R) -> R {
+        let mut session = tls.borrow_mut();
+        let before = sealed(&session);
+        let done = work(&mut session);
+        self.share.outbox_moved(before, sealed(&session));
+        done
+    }
+
     /// Puts a frame behind everything that waits.
     pub(super) fn push(&self, frame: Bytes) {
         self.with_outbox(|outbox| outbox.push(frame));
@@ -227,9 +238,10 @@ impl Socket {
             (None, [alone]) => self.write_bytes(alone), // the cheaper call
             (None, _) => self.io.try_write_vectored(pieces).inspect(|written| self.sent(*written)),
             (Some(tls), _) => {
-                let mut session = tls.borrow_mut();
-                let written = session.write(pieces, |records| self.write_bytes(records));
-                if session.unsent() > 0 {
+                let write =
+                    |session: &mut Session| session.write(pieces, |records| self.write_bytes(records));
+                let written = self.with_tls(tls, write);
+                if self.records().1 > 0 {
                     self.wake();
                 }
                 written
@@ -244,25 +256,23 @@ impl Socket {
     /// Writes the records that wait, as far as the client takes them.
     fn flush_records(&self) {
         let Some(tls) = &self.tls else { return };
-        match tls.borrow_mut().flush(|records| self.write_bytes(records)) {
+        match self.with_tls(tls, |session| session.flush(|records| self.write_bytes(records))) {
             Ok(true) => {}
             Ok(false) => self.wake(),
             Err(_) => self.advance(State::Gone),
         }
     }
 
-    /// Bytes that TLS has sealed and the client has not taken.
-    fn records(&self) -> usize {
-        self.tls.as_ref().map_or(0, |tls| tls.borrow().unsent())
+    /// What TLS has sealed and the client has not taken.
+    fn records(&self) -> (usize, usize) {
+        self.tls.as_ref().map_or((0, 0), |tls| sealed(&tls.borrow()))
     }
 
     /// Frames and bytes that wait.
     pub(super) fn backlog(&self) -> (usize, usize) {
         let (frames, bytes) = self.outbox.borrow().size();
-        match self.records() {
-            0 => (frames, bytes),
-            records => (frames + 1, bytes + records),
-        }
+        let (sealed, records) = self.records();
+        (frames + sealed, bytes + records)
     }
 
     /// Lets go of everything that waits and was not begun.
@@ -280,9 +290,10 @@ impl Socket {
     /// Says the goodbye of TLS, if the client takes it at once: nobody waits for that.
     fn part(&self) {
         if let Some(tls) = &self.tls {
-            let mut session = tls.borrow_mut();
-            session.close();
-            let _ = session.flush(|records| self.write_bytes(records));
+            self.with_tls(tls, |session| {
+                session.close();
+                let _ = session.flush(|records| self.write_bytes(records));
+            });
         }
     }
 
@@ -302,7 +313,7 @@ impl Socket {
 
     /// Writes what waits whenever the client takes it. Whether everything is gone.
     fn poll_flush(&self, cx: &mut Context<'_>) -> bool {
-        while (!self.outbox.borrow().is_empty() || self.records() > 0) && self.state() != State::Gone {
+        while (!self.outbox.borrow().is_empty() || self.records().1 > 0) && self.state() != State::Gone {
             match self.io.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => self.flush(),
                 Poll::Ready(Err(_)) => self.state.set(State::Gone),
@@ -319,6 +330,12 @@ impl Socket {
         }
         self.io.poll_read_ready(cx)
     }
+}
+
+/// Records that wait, as frames and bytes: whatever is in them counts as one frame.
+fn sealed(session: &Session) -> (usize, usize) {
+    let bytes = session.unsent();
+    (usize::from(bytes > 0), bytes)
 }
 
 /// Waits for one socket and calls its worker.

@@ -4,7 +4,13 @@ use std::thread;
 
 use crate::support::{Broker, Identity, JS_PATH, RawSocket, handshake, upgrade_request};
 
-const LIMITS: &str = "server.head_timeout_s = 1\napi.body_timeout_s = 1\n";
+const LIMITS: &str = "server.head_timeout_s = 1\napi.body_timeout_s = 1\nmetrics.bind = \"127.0.0.1:0\"\n";
+
+/// How many clients were too slow with this.
+#[track_caller]
+fn too_slow(broker: &Broker, stage: &str) -> f64 {
+    broker.figure(&format!("fanfare_http_timeouts_total{{stage=\"{stage}\"}}"))
+}
 
 /// Drips bytes at a port that gives its clients a second, while others are served. All of them would take at least
 /// 15 seconds.
@@ -87,6 +93,7 @@ fn a_head_in_drips() {
     check(&broker, b"", &broker.get("/channels").bytes());
     check(&broker, b"", upgrade_request(JS_PATH, "").as_bytes());
     check(&broker, upgrade_request(JS_PATH, "").trim_end().as_bytes(), &[b'x'; 200]);
+    assert_eq!((too_slow(&broker, "head"), too_slow(&broker, "request")), (3.0, 0.0));
 }
 
 #[test]
@@ -94,6 +101,7 @@ fn a_second_head_in_drips() {
     let broker = Broker::with(LIMITS);
     let whole = broker.get("/channels").bytes();
     check(&broker, &whole, &whole);
+    assert_eq!((too_slow(&broker, "head"), too_slow(&broker, "request")), (0.0, 1.0));
 }
 
 #[test]

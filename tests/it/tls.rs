@@ -141,26 +141,16 @@ fn a_version_too_old_is_refused() {
     let refused = old.shake_hands().expect_err("no version in common").to_string();
     assert!(refused.to_lowercase().contains("version"), "{refused}");
     until("the refusal is counted", || {
-        page(&broker).contains("fanfare_tls_handshakes_total{result=\"version\",version=\"none\"} 1\n")
+        broker.metrics().contains("fanfare_tls_handshakes_total{result=\"version\",version=\"none\"} 1\n")
     });
-    assert!(page(&broker).contains("fanfare_tls_handshakes_total{result=\"ok\",version=\"1.3\"}"));
-}
-
-/// The metrics.
-#[track_caller]
-fn page(broker: &Broker) -> String {
-    let mut http = Http::connect(broker.metrics_address());
-    http.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-    http.reply().body
+    assert!(broker.figure("fanfare_tls_handshakes_total{result=\"ok\",version=\"1.3\"}") >= 1.0);
 }
 
 #[test]
 fn the_metrics_say_until_when_the_certificate_is_valid() {
     let identity = Identity::new();
     let broker = Broker::secure(&identity, "metrics.bind = \"127.0.0.1:0\"", "");
-    let page = page(&broker);
-    let line = page.lines().find_map(|line| line.strip_prefix("fanfare_tls_certificate_expiry_seconds "));
-    let end: f64 = line.expect("the gauge").parse().expect("a number");
+    let end = broker.figure("fanfare_tls_certificate_expiry_seconds");
     // That certificate is valid up to the year 4096.
     assert!(end > 60e9, "{end}");
 }
@@ -316,6 +306,106 @@ fn a_slow_reader_below_the_limit_loses_nothing() {
         slow.expect_event("news", "e", &format!("{number}:{pad}"));
     }
     slow.expect_silence();
+}
+
+#[test]
+fn what_waits_for_slow_clients_is_counted_sealed_or_not_until_they_are_gone() {
+    let identity = Identity::new();
+    let settings = "server.workers = 1\nmetrics.bind = \"127.0.0.1:0\"\nconnection.close_timeout_s = 1\n\
+                    connection.outbox_bytes_max = 10000000";
+    let broker = Broker::secure(&identity, settings, "event_data_bytes_max = 50000");
+    let slow = || {
+        let mut client = Client::dial_over(broker.api(), small(&broker), JS_PATH, &[]);
+        client.established();
+        client.subscribe("news");
+        client
+    };
+    let (mut readers, lost, deaf) =
+        ([slow(), slow(), slow()], [slow(), slow(), slow()], [slow(), slow(), slow()]);
+    let (bytes, frames) = ("fanfare_outbox_bytes{worker=\"0\"}", "fanfare_outbox_frames{worker=\"0\"}");
+    let sent = "fanfare_websocket_sent_bytes_total";
+    until("the greetings are counted", || broker.figure("fanfare_replies_total") >= 18.0);
+    assert_eq!(broker.figure(bytes), 0.0);
+    let before = broker.figure(sent);
+    let data = "x".repeat(50_000);
+    let mut published = 0;
+    // Until something waits for everybody.
+    while broker.figure(frames) < 9.0 * 8.0 {
+        broker.publish("news", "e", &data);
+        published += 1;
+        assert!(published < 1000, "50 MB are in no outbox");
+    }
+    until("all of it is sent or counted as waiting", || {
+        broker.figure(bytes) + broker.figure(sent) - before >= 9.0 * 50_000.0 * f64::from(published)
+    });
+    lost.into_iter().for_each(Client::reset);
+    for reader in &mut readers {
+        (0..published).for_each(|_| reader.expect_event("news", "e", &data));
+    }
+    readers.into_iter().for_each(Client::leave);
+    while broker.figure("fanfare_slow_clients_closed_total") < 3.0 {
+        (0..10).for_each(|_| broker.publish("news", "e", &data));
+    }
+    until("nothing waits for anybody", || broker.figure(bytes) == 0.0 && broker.figure(frames) == 0.0);
+    drop(deaf);
+    broker.expect_healthy();
+    assert_eq!((broker.figure(bytes), broker.figure(frames)), (0.0, 0.0));
+}
+
+/// Whether a client that trusts the certificate of now gets a connection.
+fn is_trusted(broker: &Broker, identity: &Identity) -> bool {
+    Wire::connect(broker.address(), Some(&identity.client())).shake_hands().is_ok()
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_on_sighup_and_nobody_is_dropped() {
+    let mut identity = Identity::new();
+    let broker = Broker::secure(&identity, "server.watch_config = false", "");
+    let mut old = broker.subscriber("news");
+    let before = identity.client();
+    identity.renew();
+    assert!(!is_trusted(&broker, &identity), "nobody has said that it changed");
+
+    broker.signal("HUP");
+    broker.logs("reloaded");
+    let new = broker.over_tls(identity.client());
+    let mut client = new.subscriber("news");
+    new.publish("news", "e", "to both");
+    client.expect_event("news", "e", "to both");
+    old.expect_event("news", "e", "to both");
+    let refused = Wire::connect(broker.address(), Some(&before)).shake_hands();
+    refused.expect_err("the certificate before is shown to nobody");
+
+    std::fs::write(identity.key(), "half a ke").expect("written");
+    broker.signal("HUP");
+    let line = broker.logs("not reloaded");
+    assert!(line.contains("tls.key") && line.contains("has no private key in it"), "{line}");
+    assert!(is_trusted(&broker, &identity));
+    old.expect_served();
+}
+
+#[test]
+fn a_mistake_in_the_configuration_keeps_no_certificate_out() {
+    let mut identity = Identity::new();
+    let broker = Broker::secure(&identity, "server.watch_config = false", "");
+    broker.rewrite("server.bnid = \"\"");
+    identity.renew();
+    broker.signal("HUP");
+    broker.logs("not reloaded");
+    assert!(is_trusted(&broker, &identity));
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_without_being_told_and_nobody_is_dropped() {
+    let mut identity = Identity::new();
+    let broker = Broker::secure(&identity, "", "");
+    let mut old = broker.subscriber("news");
+    identity.renew();
+    until("the new certificate", || is_trusted(&broker, &identity));
+    let new = broker.over_tls(identity.client());
+    new.publish("news", "e", "to the one before");
+    old.expect_event("news", "e", "to the one before");
+    new.expect_healthy();
 }
 
 #[test]

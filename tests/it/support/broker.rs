@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Api, DEADLINE, Identity, KEY, SECRET};
+use super::{Api, DEADLINE, Http, Identity, KEY, SECRET};
 
 /// A running broker. It ends with its story.
 pub(crate) struct Broker {
@@ -133,6 +133,24 @@ impl Broker {
     #[track_caller]
     pub(crate) fn metrics_address(&self) -> SocketAddr {
         self.metrics.expect("a broker with metrics")
+    }
+
+    /// The page of the metrics, as it is at this moment.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let mut http = Http::connect(self.metrics_address());
+        http.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        let reply = http.reply();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.body
+    }
+
+    /// One figure of it, by its name and labels.
+    #[track_caller]
+    pub(crate) fn figure(&self, series: &str) -> f64 {
+        let page = self.metrics();
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().expect("a number")
     }
 
     /// Where the admin API is, if it is on.
