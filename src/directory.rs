@@ -5,7 +5,8 @@
 //! Known apps are read again every `store.cache_ttl_s`; unknown ones are remembered for `store.unknown_ttl_s`. While
 //! the store is away known apps go on as they are, and nobody waits for it.
 //!
-//! An app of the file wins over one of the store with its id or one of its keys.
+//! An app of the file wins over one of the store with its id or one of its keys. One that the file has no longer goes
+//! on until the store has said whether it has it: moving an app drops nobody.
 //! Not here: tables and SQL (`store`).
 
 mod known;
@@ -27,7 +28,7 @@ use crate::store::{Row, Store, StoreError, is_name};
 use known::Known;
 use unknown::Unknown;
 
-/// Most names in one query.
+/// Most unknown names in one query, and most known apps that are read again with it.
 const NAMES_MAX: usize = 500;
 /// How soon a store that is away is asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The way to the task that owns the apps.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    messages: mpsc::UnboundedSender<Message>,
+    messages: mpsc::UnboundedSender<Refresh>,
 }
 
 /// What reading everything again came to.
@@ -47,10 +48,11 @@ pub struct Refreshed {
     pub problem: Option<String>,
 }
 
+/// These are the file's apps from now on, and everything is to be read again.
 #[derive(Debug)]
-enum Message {
-    FileApps(Vec<App>),
-    Refresh(Vec<App>, oneshot::Sender<Refreshed>),
+struct Refresh {
+    files: Vec<App>,
+    answer: oneshot::Sender<Refreshed>,
 }
 
 impl Directory {
@@ -65,16 +67,11 @@ impl Directory {
         Self { messages }
     }
 
-    /// These are the file's apps from now on.
-    pub fn file_apps(&self, apps: Vec<App>) {
-        // The task ends with the process.
-        let _ = self.messages.send(Message::FileApps(apps));
-    }
-
     /// These are the file's apps from now on, and those of the store are read again at once.
-    pub async fn refresh(&self, apps: Vec<App>) -> Refreshed {
+    pub async fn refresh(&self, files: Vec<App>) -> Refreshed {
         let (answer, answered) = oneshot::channel();
-        let _ = self.messages.send(Message::Refresh(apps, answer));
+        // The task ends with the process.
+        let _ = self.messages.send(Refresh { files, answer });
         answered.await.unwrap_or_default()
     }
 }
@@ -125,7 +122,7 @@ impl Task {
 
     async fn run(
         mut self,
-        mut messages: mpsc::UnboundedReceiver<Message>,
+        mut messages: mpsc::UnboundedReceiver<Refresh>,
         lookups: Option<mpsc::Receiver<Lookup>>,
     ) {
         // Without a store nobody asks: what is not in the snapshot is unknown.
@@ -138,31 +135,28 @@ impl Task {
             self.ask();
             let retry_at = self.away.filter(|_| self.asked.is_none()).map(|(_, at)| at);
             tokio::select! {
-                Some(lookup) = lookups.recv() => self.look_up(lookup),
-                message = messages.recv() => match message {
-                    Some(message) => self.told(message),
+                // The others wait in the channel, which has an end.
+                Some(lookup) = lookups.recv(), if self.waiting.len() < NAMES_MAX => self.look_up(lookup),
+                refresh = messages.recv() => match refresh {
+                    Some(refresh) => self.refresh(refresh),
                     None => return,
                 },
                 rows = answer(&mut self.asked) => self.answered(rows),
-                _ = look_again.tick(), if self.store.is_some() => self.look_again(),
-                () = sleep_until(retry_at) => self.look_again(),
+                _ = look_again.tick(), if self.store.is_some() => self.look_again(Instant::now()),
+                () = sleep_until(retry_at) => self.look_again(Instant::now()),
             }
         }
     }
 
-    fn told(&mut self, message: Message) {
-        let (apps, answer) = match message {
-            Message::FileApps(apps) => (apps, None),
-            Message::Refresh(apps, answer) => (apps, Some(answer)),
-        };
-        self.known.set_files(apps);
+    fn refresh(&mut self, Refresh { files, answer }: Refresh) {
+        self.known.set_files(files, self.store.is_some());
         self.known.publish(&self.node);
-        if let Some(answer) = answer {
-            self.refreshing.push(answer);
-            match self.store {
-                Some(_) => self.look_again(),
-                None => self.refreshed(None),
-            }
+        // Whoever has just made an app wants it served, also if somebody was here before it.
+        self.unknown.clear();
+        self.refreshing.push(answer);
+        match self.store {
+            Some(_) => self.look_again(Instant::now()),
+            None => self.refreshed(None),
         }
     }
 
@@ -184,13 +178,18 @@ impl Task {
         }
     }
 
-    /// All known apps are to be read again, as soon as who waits for unknown ones has been served.
-    fn look_again(&mut self) {
-        self.known.forget_idle(&self.node.apps_in_use(), Instant::now());
-        self.stale = self.known.ids().collect();
-        if let Some((_, retry_at)) = &mut self.away {
-            *retry_at = Instant::now();
+    /// All known apps are to be read again.
+    fn look_again(&mut self, now: Instant) {
+        match &mut self.away {
+            // What is let go of now could not be had back.
+            Some((_, retry_at)) => *retry_at = now,
+            None => {
+                self.known.forget_idle(&self.node.apps_in_use(), now);
+                // At once: nobody is to come in by an app that goes a moment later.
+                self.known.publish(&self.node);
+            }
         }
+        self.stale = self.known.ids().collect();
         if self.stale.is_empty() {
             match self.away {
                 // Nothing to read is still a reason to see whether the store is back.
@@ -217,12 +216,10 @@ impl Task {
             }
             waiting.push(lookup);
         }
-        let mut again = Vec::new();
-        if waiting.is_empty() {
-            let count = self.stale.len().min(NAMES_MAX);
-            again.extend(self.stale.drain(..count));
-            ids.extend(again.iter().map(|id| id.to_string()));
-        }
+        // With every question, so that those who guess keep no change from being seen.
+        let count = self.stale.len().min(NAMES_MAX);
+        let again: Vec<AppId> = self.stale.drain(..count).collect();
+        ids.extend(again.iter().map(|id| id.to_string()));
         if ids.is_empty() && keys.is_empty() {
             return;
         }
@@ -251,7 +248,7 @@ impl Task {
 
     fn learn(&mut self, asked: Asked, rows: Vec<Row>) {
         let now = Instant::now();
-        let mut gone: HashSet<AppId> = asked.ids.into_iter().collect();
+        let mut gone: HashSet<AppId> = asked.ids.iter().cloned().collect();
         for row in rows {
             gone.remove(&*row.id);
             if !self.known.learn(row, now) {
@@ -260,6 +257,9 @@ impl Task {
         }
         for id in gone {
             self.known.forget(&id);
+        }
+        for id in &asked.ids {
+            self.known.has_moved(id);
         }
         self.known.publish(&self.node);
         for Lookup { name, answer } in asked.waiting {
@@ -293,6 +293,8 @@ impl Task {
             let _ = lookup.answer.send(Err(StoreAway));
         }
         self.stale.clear();
+        self.known.has_moved_nothing();
+        self.known.publish(&self.node);
         self.refreshed(Some(error.to_string()));
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Known {
     files: Vec<App>,
     /// By id, so that of two apps with one key it is always the same that has it.
     stored: BTreeMap<AppId, Stored>,
+    /// The file has them no longer; perhaps the store does.
+    moved: BTreeMap<AppId, App>,
     /// What is wrong with an app of the store, said once.
     said: HashMap<AppId, String>,
     changed: bool,
@@ -28,12 +30,30 @@ struct Stored {
 
 impl Known {
     pub(super) fn new(files: Vec<App>) -> Self {
-        Self { files, stored: BTreeMap::new(), said: HashMap::new(), changed: false }
+        let (stored, moved) = (BTreeMap::new(), BTreeMap::new());
+        Self { files, stored, moved, said: HashMap::new(), changed: false }
     }
 
-    pub(super) fn set_files(&mut self, apps: Vec<App>) {
-        self.files = apps;
+    /// The file's apps are others. With a store, those that are gone may have moved there.
+    pub(super) fn set_files(&mut self, files: Vec<App>, has_store: bool) {
+        let before = std::mem::replace(&mut self.files, files);
+        let now: HashSet<&str> = self.files.iter().map(|app| &*app.id).collect();
+        self.moved.retain(|id, _| !now.contains(&**id));
+        let gone = before.into_iter().filter(|app| has_store && !now.contains(&*app.id));
+        let gone = gone.filter(|app| !self.stored.contains_key(&app.id));
+        self.moved.extend(gone.map(|app| (app.id.clone(), app)));
         self.changed = true;
+    }
+
+    /// The store has been asked for an app that the file had.
+    pub(super) fn has_moved(&mut self, id: &AppId) {
+        self.changed |= self.moved.remove(id).is_some();
+    }
+
+    /// The store cannot say what it has: what the file says holds.
+    pub(super) fn has_moved_nothing(&mut self) {
+        self.changed |= !self.moved.is_empty();
+        self.moved.clear();
     }
 
     /// How many there are of the store.
@@ -41,9 +61,9 @@ impl Known {
         self.stored.len()
     }
 
-    /// The ids of the store's.
+    /// The ids of those that the store is to be asked for.
     pub(super) fn ids(&self) -> impl Iterator<Item = AppId> {
-        self.stored.keys().cloned()
+        self.stored.keys().chain(self.moved.keys()).cloned()
     }
 
     /// Takes a row. False if it makes no app; one that was served before goes on as it was then.
@@ -118,7 +138,8 @@ impl Known {
             self.files.iter().flat_map(|app| &app.keys).map(|pair| pair.key.clone()).collect();
         let mut all = self.files.clone();
         let mut twins = Vec::new();
-        for (id, Stored { app, .. }) in &self.stored {
+        let stored = self.stored.iter().map(|(id, stored)| (id, &stored.app));
+        for (id, app) in stored.chain(&self.moved) {
             if !ids.insert(id) {
                 twins.push((id.clone(), "the configuration has an app with this id".to_owned()));
             } else if let Some(key) = key_of(app, &keys) {
@@ -128,6 +149,7 @@ impl Known {
                 all.push(app.clone());
             }
         }
+        twins.retain(|(id, _)| !self.moved.contains_key(id));
         for (id, reason) in twins {
             self.say(&id, reason, "an app of the store is not served");
         }

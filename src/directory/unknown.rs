@@ -21,6 +21,12 @@ impl Unknown {
         Self { ttl, until: HashMap::new(), order: VecDeque::new() }
     }
 
+    /// They may be known by now.
+    pub(super) fn clear(&mut self) {
+        self.until.clear();
+        self.order.clear();
+    }
+
     pub(super) fn contains(&self, name: &AppName, now: Instant) -> bool {
         self.until.get(name).is_some_and(|until| *until > now)
     }

@@ -459,6 +459,39 @@ fn the_file_and_the_store_are_served_together_and_the_file_wins() {
 }
 
 #[test]
+fn an_app_moves_from_the_file_to_the_store_and_back_and_nobody_is_dropped() {
+    let lab =
+        Lab::start(Kind::Sqlite, &[("FANFARE_SERVER_WATCH_CONFIG", "false")]).expect("SQLite is everywhere");
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("fanfare.toml");
+    let named = file.to_str().expect("UTF-8");
+    let made = lab.done(&["create", "--file", "--config", named, "--id", "7"]);
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let node = lab.serve(&["serve", "--config", named]);
+    let mut client = node.connect(&made);
+    client.subscribe("room");
+    let reload = |text: &str| {
+        std::fs::write(&file, text).expect("a file");
+        node.process.signal("HUP");
+        node.process.error_with("reloaded");
+        node.of(&made).publish("room", "e", text);
+    };
+
+    lab.done(&["create", "--id", "7"]);
+    let keys = json!([{ "key": made["key"], "secret": made["secret"] }]);
+    lab.database.sql(&format!("UPDATE apps SET keys = '{keys}' WHERE id = '7'"));
+    lab.database.sql(&format!("UPDATE apps_keys SET app_key = '{}'", made["key"].as_str().expect("a key")));
+    for text in ["# moved", &text, "# moved again"] {
+        reload(text);
+        client.expect_event("room", "e", text);
+    }
+    assert_eq!(lab.done(&["delete", "7"])["deleted"], true);
+    node.process.signal("HUP");
+    client.expect_error_code(&json!(4001));
+    client.expect_close(4001);
+}
+
+#[test]
 fn a_store_that_cannot_be_used_stops_the_start() {
     let folder = TempDir::new().expect("a folder");
     let within = |name: &str| folder.path().join(name).display().to_string();
