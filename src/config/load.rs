@@ -372,13 +372,16 @@ impl Loading {
         {
             self.problem(&self.apps_place.clone(), error.to_string());
         }
-        if self.config.has_demo_app() && !self.config.server.bind.ip().is_loopback() {
-            let bind = self.config.server.bind;
+        let server = &self.config.server;
+        let mut binds =
+            [("server.bind", Some(server.bind)), ("server.plain_bind", server.plain_bind)].into_iter();
+        let public = binds.find_map(|(key, bind)| Some((key, bind.filter(|bind| !bind.ip().is_loopback())?)));
+        if let Some((key, bind)) = public.filter(|_| self.config.has_demo_app()) {
             self.problem(
                 &self.apps_place.clone(),
                 format!(
-                    "the demo credentials are public and only for this machine, but server.bind is {bind}: configure \
-                     an app with credentials of its own ([[apps]], or FANFARE_APP_KEY and FANFARE_APP_SECRET)"
+                    "the demo credentials are public and only for this machine, but {key} is {bind}: configure an app \
+                     with credentials of its own ([[apps]], or FANFARE_APP_KEY and FANFARE_APP_SECRET)"
                 ),
             );
         }
@@ -605,6 +608,9 @@ mod tests {
         assert!(load("", &[], &[]).expect("valid").config.has_demo_app());
         let problems = load("", &[], &[("server.bind", "0.0.0.0:6001")]).expect_err("refused");
         assert!(problems[0].contains("demo credentials"), "{problems:?}");
+        let beside = [("tls.certificate", "a"), ("tls.key", "b"), ("server.plain_bind", "0.0.0.0:6002")];
+        let problems = load("", &[], &beside).expect_err("refused");
+        assert!(problems[0].contains("but server.plain_bind is 0.0.0.0:6002"), "{problems:?}");
     }
 
     #[test]

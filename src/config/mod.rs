@@ -373,6 +373,11 @@ impl Config {
         App { id: AppId::from("1"), keys: vec![pair], client_events: true, ..App::default() }
     }
 
+    /// Whether the demo app stands in, since none is configured.
+    pub fn is_demo(&self) -> bool {
+        self.apps == [Self::demo_app()]
+    }
+
     /// Whether some app can be used with the demo key.
     pub fn has_demo_app(&self) -> bool {
         self.apps.iter().any(|app| app.secret(DEMO_KEY).is_some())

@@ -7,6 +7,7 @@ mod systemd;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,13 @@ use actix_server::ServerHandle;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::admin::{Addresses, Admin};
 use crate::app::{Apps, AppsError};
 use crate::config::{Config, Layers};
-use crate::control::Order;
+use crate::control::{Order, Reloaded};
 use crate::directory::Directory;
 use crate::node::Node;
 use crate::server::listen::{Listeners, start};
@@ -39,6 +41,12 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// The demo app where strangers can use it: at a socket that was handed over, which the configuration knows not.
+    #[error(
+        "the demo credentials are public and only for this machine, but others can connect: configure an app with \
+         credentials of its own ([[apps]], or FANFARE_APP_KEY and FANFARE_APP_SECRET)"
+    )]
+    Demo,
     /// The apps of the configuration cannot be used.
     #[error(transparent)]
     Apps(#[from] AppsError),
@@ -75,6 +83,13 @@ pub struct Listening {
     pub metrics: Option<SocketAddr>,
     /// The admin API.
     pub admin: Option<SocketAddr>,
+}
+
+impl Listening {
+    /// Whether clients can come from elsewhere than this machine.
+    fn is_public(&self) -> bool {
+        [Some(self.clients), self.plain].into_iter().flatten().any(|address| !address.ip().is_loopback())
+    }
 }
 
 /// Sockets that listen already, from whoever started the process.
@@ -126,6 +141,9 @@ async fn serve(
     raise_file_limit();
     let listeners = Listeners::open(&config, inherited)?;
     let listening = listeners.addresses(!config.tls.certificate.is_empty())?;
+    if config.has_demo_app() && listening.is_public() {
+        return Err(ServeError::Demo);
+    }
     let apps = Apps::new(config.apps.iter().cloned())?;
     let has_store = !config.store.url.expose().is_empty();
     let store = if has_store { Some(Store::open(&config.store).await?) } else { None };
@@ -155,7 +173,7 @@ async fn serve(
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
     systemd::ready();
-    let source = Source::new(layers, node.clone(), directory, certificates);
+    let source = Source::new(layers, node.clone(), directory, certificates, listening.is_public());
     let haste = attend(&node, source, &mut signals, &mut orders).await;
     systemd::stopping();
     let ending = async {
@@ -223,6 +241,26 @@ impl Signals {
     }
 }
 
+/// What the process is to do, whoever says so.
+enum Task {
+    /// Whoever asked may have gone.
+    Reload(Option<oneshot::Sender<Reloaded>>),
+    Stop(Haste),
+}
+
+/// Waits for the next thing to do, by a signal or an order.
+async fn next(signals: &mut Signals, orders: &mut UnboundedReceiver<Order>) -> Task {
+    tokio::select! {
+        _ = signals.terminate.recv() => Task::Stop(Haste::Paced),
+        _ = signals.interrupt.recv() => Task::Stop(Haste::AtOnce),
+        _ = signals.hangup.recv() => Task::Reload(None),
+        Some(order) = orders.recv() => match order {
+            Order::Reload(reply) => Task::Reload(Some(reply)),
+            Order::Drain => Task::Stop(Haste::Ordered),
+        },
+    }
+}
+
 /// Carries out what it is told until that is to stop.
 async fn attend(
     node: &Node,
@@ -232,32 +270,52 @@ async fn attend(
 ) -> Haste {
     let mut watch = interval(WATCH_EVERY);
     let watching = node.config().server.watch_config;
+    let mut asked = Vec::new();
     loop {
-        let reply = tokio::select! {
-            _ = signals.terminate.recv() => return Haste::Paced,
-            _ = signals.interrupt.recv() => return Haste::AtOnce,
-            _ = signals.hangup.recv() => None,
-            _ = watch.tick(), if watching => {
-                if !source.has_changed() {
-                    continue;
+        if asked.is_empty() {
+            tokio::select! {
+                task = next(signals, orders) => match task {
+                    Task::Reload(reply) => asked.push(reply),
+                    Task::Stop(haste) => return haste,
+                },
+                _ = watch.tick(), if watching => {
+                    if !source.has_changed() {
+                        continue;
+                    }
                 }
-                None
             }
-            Some(order) = orders.recv() => match order {
-                Order::Reload(reply) => Some(reply),
-                Order::Drain => return Haste::Ordered,
-            },
-        };
-        systemd::reloading();
-        // A database takes its time, for which a stop does not wait.
-        let reloaded = tokio::select! {
-            reloaded = source.reload() => reloaded,
-            haste = signals.stop() => return haste,
-        };
-        systemd::ready();
-        // Whoever asked may have gone.
-        let _ = reply.map(|reply| reply.send(reloaded));
+        }
+        let replies = std::mem::take(&mut asked);
+        match reload(&source, signals, orders, &mut asked).await {
+            Ok(reloaded) => {
+                replies.into_iter().flatten().for_each(|reply| drop(reply.send(reloaded.clone())))
+            }
+            Err(haste) => return haste,
+        }
     }
+}
+
+/// Reloads. That may ask a database and take its time, but a stop does not wait for it. Who asks for another reload
+/// meanwhile is kept in `asked`: only one that begins later sees all that was written before.
+async fn reload(
+    source: &Source,
+    signals: &mut Signals,
+    orders: &mut UnboundedReceiver<Order>,
+    asked: &mut Vec<Option<oneshot::Sender<Reloaded>>>,
+) -> Result<Reloaded, Haste> {
+    systemd::reloading();
+    let mut reloading = pin!(source.reload());
+    let reloaded = loop {
+        tokio::select! {
+            reloaded = &mut reloading => break reloaded,
+            task = next(signals, orders) => match task {
+                Task::Reload(reply) => asked.push(reply),
+                Task::Stop(haste) => return Err(haste),
+            },
+        }
+    };
+    systemd::ready();
+    Ok(reloaded)
 }
 
 /// Every connection costs a file. The limit of the shell is for interactive programs.

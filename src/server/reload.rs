@@ -1,13 +1,15 @@
 //! New configuration for a running server: apps take effect, the rest is said to need a restart.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::Layers;
+use crate::config::{Config, Layers};
 use crate::control::Reloaded;
 use crate::directory::{Directory, Refreshed};
 use crate::node::Node;
+use crate::server::ServeError;
 use crate::tls::Certificates;
 
 /// Where the configuration came from, to be read again.
@@ -17,6 +19,8 @@ pub(super) struct Source {
     node: Arc<Node>,
     directory: Directory,
     certificates: Option<Arc<Certificates>>,
+    /// Whether others than this machine can connect.
+    is_public: bool,
     watched: Watched,
 }
 
@@ -29,8 +33,9 @@ struct Watched {
     restless: bool,
 }
 
-/// What tells a file from an earlier version of it: when it was written, and how long it is.
-type Look = (SystemTime, u64);
+/// What tells a file from an earlier version of it: when it was written, how long it is, and which file it is. A link
+/// may lead to another one of the same age and length.
+type Look = (SystemTime, u64, u64);
 
 impl Source {
     pub(super) fn new(
@@ -38,12 +43,13 @@ impl Source {
         node: Arc<Node>,
         directory: Directory,
         certificates: Option<Arc<Certificates>>,
+        is_public: bool,
     ) -> Self {
         let tls = &node.config().tls;
         let of_tls = [&tls.certificate, &tls.key].map(PathBuf::from);
         let files = layers.file.clone().into_iter().chain(of_tls).filter(|path| !path.as_os_str().is_empty());
         let watched = Watched::new(files);
-        Self { layers, node, directory, certificates, watched }
+        Self { layers, node, directory, certificates, is_public, watched }
     }
 
     /// Whether a file has changed since the last time and has been left alone for one look.
@@ -63,6 +69,9 @@ impl Source {
                 return refused(certificates.into_iter().chain(problems).collect());
             }
         };
+        if let Some(problem) = self.demo_problem(&loaded.config) {
+            return refused(certificates.into_iter().chain([problem]).collect());
+        }
         let apps = std::mem::take(&mut loaded.config.apps);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
@@ -77,6 +86,21 @@ impl Source {
         tracing::info!(apps, "reloaded");
         let needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
         Reloaded { apps, problems, needs_restart }
+    }
+
+    /// Why the demo app of a new configuration is not served. Its credentials are public, and a file that was emptied
+    /// by mistake must not let strangers in.
+    fn demo_problem(&self, config: &Config) -> Option<String> {
+        let is_served = self.node.apps().all().any(|app| **app == Config::demo_app());
+        match () {
+            () if config.is_demo() && !is_served => Some(
+                "no app is configured any more, and the demo app takes nobody's place in a running server: configure \
+                 one ([[apps]]), or disable those there are (enabled = false)"
+                    .to_owned(),
+            ),
+            () if config.has_demo_app() && self.is_public => Some(ServeError::Demo.to_string()),
+            () => None,
+        }
     }
 }
 
@@ -113,7 +137,7 @@ fn refused(problems: Vec<String>) -> Reloaded {
 
 fn look(path: &PathBuf) -> Option<Look> {
     let about = std::fs::metadata(path).ok()?;
-    Some((about.modified().ok()?, about.len()))
+    Some((about.modified().ok()?, about.len(), about.ino()))
 }
 
 #[cfg(test)]
@@ -136,6 +160,24 @@ mod tests {
         std::fs::remove_file(&file).expect("removed");
         assert!(!source.has_changed() && !source.has_changed(), "nothing to read");
         std::fs::write(&file, "").expect("written");
+        assert!(!source.has_changed());
+        assert!(source.has_changed());
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_is_a_change_even_to_a_file_of_the_same_age_and_length() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [link, next, one, two] = ["link", "next", "one", "two"].map(|name| folder.path().join(name));
+        for file in [&one, &two] {
+            std::fs::write(file, "# one").expect("written");
+            let file = std::fs::File::options().write(true).open(file).expect("a file");
+            file.set_modified(SystemTime::UNIX_EPOCH).expect("an age");
+        }
+        std::os::unix::fs::symlink(one, &link).expect("a link");
+        let mut source = Watched::new([link.clone()]);
+        assert!(!source.has_changed());
+        std::os::unix::fs::symlink(two, &next).expect("a link");
+        std::fs::rename(next, link).expect("replaced");
         assert!(!source.has_changed());
         assert!(source.has_changed());
     }

@@ -186,6 +186,15 @@ fn the_header_comes_before_tls() {
 
 /// A broker on a socket that listens already, as systemd starts it.
 fn activated(socket: TcpListener, name: &str, settings: &[&str]) -> Process {
+    activated_with(&[("FANFARE_APP_KEY", KEY), ("FANFARE_APP_SECRET", SECRET)], socket, name, settings)
+}
+
+fn activated_with(
+    environment: &[(&str, &str)],
+    socket: TcpListener,
+    name: &str,
+    settings: &[&str],
+) -> Process {
     // Its number must be 3. `env` and the broker keep the number of the shell's process.
     let script = "exec 3<&0 0</dev/null; exec env LISTEN_FDS=1 LISTEN_PID=$$ \"$@\"";
     let mut command = Command::new("sh");
@@ -200,7 +209,7 @@ fn activated(socket: TcpListener, name: &str, settings: &[&str]) -> Process {
     for setting in settings {
         command.args(["--set", setting]);
     }
-    command.env("FANFARE_APP_KEY", KEY).env("FANFARE_APP_SECRET", SECRET);
+    command.envs(environment.iter().copied());
     Process::spawn_on(command, OwnedFd::from(socket))
 }
 
@@ -237,4 +246,12 @@ fn a_socket_with_a_name_is_for_what_it_is_named() {
     let finished = activated(socket, "plain", &["metrics.bind="]).finish();
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains("a socket was handed over for plain"), "{finished:?}");
+}
+
+#[test]
+fn the_demo_app_is_not_served_at_a_socket_that_strangers_reach() {
+    let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+    let finished = activated_with(&[], socket, "clients", &["metrics.bind="]).finish();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("demo credentials"), "{finished:?}");
 }

@@ -114,6 +114,29 @@ fn a_mistake_changes_nothing_and_is_told() {
 }
 
 #[test]
+fn a_file_that_lost_its_apps_lets_no_stranger_in() {
+    let broker = broker();
+    let mut client = broker.subscriber("news");
+    broker.rewrite("server.watch_config = false");
+    broker.signal("HUP");
+    assert!(broker.logs("not reloaded").contains("no app is configured any more"));
+    broker.refused("/app/demo-key?protocol=7", 4001);
+    broker.publish("news", "e", "as before");
+    client.expect_event("news", "e", "as before");
+}
+
+#[test]
+fn the_demo_key_is_not_served_where_strangers_can_connect() {
+    let broker = Broker::everywhere();
+    // The address is changed together with it, but only a restart would change it.
+    broker.rewrite(&config(&[("1", "demo-key", "s", "")]));
+    broker.signal("HUP");
+    assert!(broker.logs("not reloaded").contains("demo credentials"));
+    broker.refused("/app/demo-key?protocol=7", 4001);
+    broker.expect_healthy();
+}
+
+#[test]
 fn what_takes_a_restart_is_named() {
     let broker = broker();
     broker.rewrite(&format!("connection.ping_after_s = 5\n{}", config(&[APP])));

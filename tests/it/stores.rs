@@ -492,6 +492,33 @@ fn an_app_moves_from_the_file_to_the_store_and_back_and_nobody_is_dropped() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_reload() {
+    let settings = [("FANFARE_STORE_TIMEOUT_S", "600"), ("FANFARE_STORE_CACHE_TTL_S", "600")];
+    let token = ("FANFARE_ADMIN_TOKEN", "an-admin-token-of-some-length");
+    let Some(lab) = Lab::start(Kind::MariaDb, &[&settings[..], &[token]].concat()) else { return };
+    let made = lab.done(&["create"]);
+    let mut command = fanfare(&["serve"]);
+    command.envs(lab.environment()).env("FANFARE_ADMIN_BIND", "127.0.0.1:0");
+    let process = Process::spawn(command);
+    let admin = process.announced("admin API on http://");
+    let node = Api::new(process.listening()).of_app("1", made["key"].as_str().expect("a key"), "");
+    let client = Client::connect(&node, &path(&made));
+    lab.database.signal("STOP");
+    let request = |order: &str| {
+        format!("POST /admin/v1/{order} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", token.1)
+    };
+    let mut operator = Http::connect(admin);
+    operator.send(request("reload"));
+    process.error_with("an operator orders to reload");
+    let mut other = Http::connect(admin);
+    other.send(request("drain"));
+    assert_eq!(other.reply().status, 202);
+    client.expect_end_with(4200);
+    let finished = process.finish();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+}
+
+#[test]
 fn a_store_that_cannot_be_used_stops_the_start() {
     let folder = TempDir::new().expect("a folder");
     let within = |name: &str| folder.path().join(name).display().to_string();

@@ -71,6 +71,14 @@ impl Broker {
         Self::launch(&address.to_string(), "", &format!("[[apps]]\nid = \"1\"\n{keys}"))
     }
 
+    /// A broker that others than this machine could connect to.
+    pub(crate) fn everywhere() -> Self {
+        let mut broker = Self::at(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let port = broker.api.address().port();
+        broker.api = Api::new(SocketAddr::from(([127, 0, 0, 1], port)));
+        broker
+    }
+
     /// A broker with one app that speaks TLS. Clients trust its certificate.
     pub(crate) fn secure(identity: &Identity, settings: &str, app: &str) -> Self {
         let mut broker = Self::of(&format!("{}{settings}", identity.settings()), app);
