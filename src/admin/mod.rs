@@ -19,7 +19,7 @@ mod webhooks;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
@@ -38,6 +38,9 @@ pub use crate::admin::error::AdminError;
 
 /// Describes the API to machines (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// No answer takes longer than this.
+pub const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(orders::RELOAD_TIMEOUT_S);
 
 /// Everything the admin API asks.
 pub struct Admin {

@@ -12,7 +12,7 @@ use crate::admin::{Admin, AdminError, Answer};
 use crate::control::{Order, Reloaded};
 
 /// Seconds a reload may take, with whatever it asks a database.
-const RELOAD_TIMEOUT_S: u64 = 60;
+pub(super) const RELOAD_TIMEOUT_S: u64 = 60;
 
 /// `POST drain`: stop, as on SIGTERM. To a node that is stopping already it is nothing new.
 pub(super) fn drain(admin: &Admin, call: &Call<'_>) -> Result<Answer, AdminError> {

@@ -144,16 +144,21 @@ fn serve_clients(
 
 fn door(node: &Node, certificates: Option<Arc<Certificates>>) -> Door {
     let config = node.config();
-    let head = Duration::from_secs(config.server.head_timeout_s);
     Door {
         certificates,
         trusted_proxies: config.server.trusted_proxies.clone(),
         proxy_protocol: config.server.proxy_protocol,
-        patience: Patience {
-            entry: head,
-            idle: Duration::from_secs(config.api.keep_alive_s),
-            busy: head + Duration::from_secs(config.api.body_timeout_s),
-        },
+        patience: patience(config),
+    }
+}
+
+/// How long clients are waited for.
+pub(super) fn patience(config: &Config) -> Patience {
+    let head = Duration::from_secs(config.server.head_timeout_s);
+    Patience {
+        entry: head,
+        idle: Duration::from_secs(config.api.keep_alive_s),
+        busy: head + Duration::from_secs(config.api.body_timeout_s),
     }
 }
 

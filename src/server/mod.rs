@@ -165,10 +165,8 @@ async fn serve(
     }
     if let Some((socket, admin)) = admin.zip(listening.admin) {
         let addresses = Addresses { clients: listening.clients, metrics: listening.metrics, admin };
-        operators::start_admin(
-            Admin::new(node.clone(), to_us.clone(), Some(webhooks.desk()), addresses),
-            socket,
-        )?;
+        let admin = Admin::new(node.clone(), to_us.clone(), Some(webhooks.desk()), addresses);
+        operators::start_admin(node.clone(), admin, socket)?;
     }
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");

@@ -129,3 +129,14 @@ fn a_head_in_drips_over_tls() {
     });
     assert!(ended.is_some(), "all {} bytes were waited for", bytes.len());
 }
+
+#[test]
+fn what_operators_ask_in_drips() {
+    let broker = Broker::with(LIMITS);
+    // Also behind an answer.
+    for begin in ["", "GET /live HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut socket = RawSocket::tcp(broker.metrics_address());
+        socket.send_bytes(begin.as_bytes());
+        socket.drip(format!("GET /live HTTP/1.1\r\nX: {}", "x".repeat(200)).as_bytes());
+    }
+}
