@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::app::place::Place;
 use crate::cli::app::{AppError, Done};
-use crate::config::toml_of;
+use crate::config::{toml_of, without_credentials};
 use crate::store::{Pair, Record};
 
 /// All apps, as a table.
@@ -44,14 +44,8 @@ fn masked(record: &Record) -> Value {
         for header in webhook.get_mut("headers").and_then(Value::as_object_mut).into_iter().flatten() {
             *header.1 = json!("********");
         }
-        let url = webhook.get("url").and_then(Value::as_str).and_then(|url| reqwest::Url::parse(url).ok());
-        if let Some(mut url) = url
-            && (url.password().is_some() || !url.username().is_empty() || url.query().is_some())
-        {
-            let _ = url.set_username("");
-            let _ = url.set_password(None);
-            url.set_query(None);
-            webhook["url"] = json!(format!("{url} (********)"));
+        if let Some(url) = webhook.get("url").and_then(Value::as_str).map(without_credentials) {
+            webhook["url"] = json!(url);
         }
     }
     Value::Object(settings)
