@@ -1,4 +1,4 @@
-//! What the process may be told while it runs, by signals and by the admin API.
+//! What the process may be told while it runs, by signals and by the admin API, and what it cannot run without.
 //!
 //! Not here: how it is carried out (`server`).
 
@@ -7,6 +7,18 @@ use tokio::sync::oneshot;
 
 /// To whoever runs the process.
 pub type Orders = UnboundedSender<Order>;
+
+/// Runs a task without which the process would go on and do only half of what it is there for: if it panics, the process
+/// ends, so that whoever watches over it starts another. `loss` is a line for the log.
+pub fn vital(loss: &'static str, task: impl Future<Output = ()> + 'static) {
+    let task = actix_rt::spawn(task);
+    actix_rt::spawn(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("{loss}, the process ends");
+            std::process::exit(1);
+        }
+    });
+}
 
 /// An order. Nobody need wait for the answer.
 #[derive(Debug)]

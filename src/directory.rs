@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::app::{App, AppId};
+use crate::control::vital;
 use crate::node::{AppName, Lookup, Node, StoreAway};
 use crate::store::{Row, Store, StoreError, is_name};
 
@@ -63,7 +64,8 @@ impl Directory {
         let files = node.config().apps.clone();
         // Here, not in the task: whoever connects at once has to wait for it already.
         let lookups = store.as_ref().and_then(|_| node.take_lookups());
-        actix_rt::spawn(Task::new(node.clone(), files, store).run(received, lookups));
+        let task = Task::new(node.clone(), files, store);
+        vital("the task that owns the apps has failed", task.run(received, lookups));
         Self { messages }
     }
 

@@ -18,6 +18,10 @@ use crate::node::Node;
 /// A worker that has not come to its timer for so long will hardly do so any more.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// Of `webhooks.queue_bytes_max`. One dead receiver takes half of it and is no reason to send clients elsewhere; above
+/// this, events of others are dropped too.
+const WEBHOOKS_PERCENT_MAX: u64 = 95;
+
 /// What was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
@@ -55,9 +59,15 @@ pub fn ready(node: &Node) -> Report {
     let overloaded = node.is_overloaded();
     let overloaded = overloaded.then(|| "more waits for a worker than server.mailbox_bytes_max".to_owned());
     let away = node.store_is_away().then(|| "the database of apps does not answer".to_owned());
+    let webhooks = gate(
+        u64::try_from(node.metrics().webhooks.bytes.get()).unwrap_or_default(),
+        node.config().webhooks.queue_bytes_max as u64,
+        WEBHOOKS_PERCENT_MAX,
+    );
     let checks = vec![
         ("draining", leaving),
         ("store", away),
+        ("webhooks", webhooks),
         ("workers", overloaded),
         ("open_files", gate(process.open_files, process.open_files_max, health.open_files_percent_max)),
         ("memory", gate(process.resident_bytes, process.memory_limit_bytes, health.memory_percent_max)),

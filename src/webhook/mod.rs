@@ -35,6 +35,7 @@ use tokio::sync::mpsc::{Sender, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::app::AppId;
+use crate::control::vital;
 use crate::node::Node;
 use crate::webhook::courier::Courier;
 
@@ -110,13 +111,7 @@ pub async fn start(node: &Arc<Node>) -> Result<Webhooks, StateError> {
     let (desk, questions) = unbounded_channel();
     let (finish, finishes) = channel(1);
     let courier = Courier::new(node).await?;
-    let courier = actix_rt::spawn(courier.run(questions, finishes));
-    actix_rt::spawn(async move {
-        if courier.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("the delivery of webhooks has failed, the process ends");
-            std::process::exit(1);
-        }
-    });
+    vital("the delivery of webhooks has failed", courier.run(questions, finishes));
     Ok(Webhooks { desk, finish })
 }
 

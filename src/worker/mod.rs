@@ -31,6 +31,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, Apps};
 use crate::connection::Connection;
+use crate::control::vital;
 use crate::hub::WorkerId;
 use crate::metrics::{Message, Share};
 use crate::node::{Letter, Mailbox, Node, Permit};
@@ -69,8 +70,8 @@ impl Worker {
             wheel: RefCell::new(Wheel::new()),
             scratch: Cell::default(),
         });
-        vital(fan_out::run(worker.clone(), mailbox));
-        vital(worker.clone().keep_time());
+        vital(WORKER_LOST, fan_out::run(worker.clone(), mailbox));
+        vital(WORKER_LOST, worker.clone().keep_time());
         worker
     }
 
@@ -295,7 +296,7 @@ impl Worker {
         // In no order: those who came together need not come back together.
         all.shuffle(&mut rand::rng());
         let (worker, started) = (self.clone(), tokio::time::Instant::now());
-        vital(async move {
+        vital(WORKER_LOST, async move {
             let slot = over / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
             for (at, socket) in (0..).zip(all) {
                 // Anywhere in its own slot.
@@ -396,16 +397,8 @@ impl Worker {
     }
 }
 
-/// Runs a task without which the worker would go on accepting clients and serve none of them.
-fn vital(task: impl Future<Output = ()> + 'static) {
-    let task = actix_rt::spawn(task);
-    actix_rt::spawn(async move {
-        if task.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("a worker has failed, the process ends: its clients will reconnect");
-            std::process::exit(1);
-        }
-    });
-}
+/// What is lost with a task of a worker: it would go on accepting clients and serve none of them.
+const WORKER_LOST: &str = "a worker has failed and its clients must reconnect";
 
 /// What an open connection is late with.
 enum Overdue {

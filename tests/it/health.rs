@@ -52,8 +52,7 @@ fn healthcheck(address: &str, flags: &[&str]) -> (Option<i32>, String) {
 fn a_broker_that_serves_is_alive_and_ready() {
     let broker = broker("");
     expect_alive(&broker);
-    let checks =
-        json!({ "draining": "ok", "store": "ok", "workers": "ok", "open_files": "ok", "memory": "ok" });
+    let checks = json!({ "draining": "ok", "store": "ok", "webhooks": "ok", "workers": "ok", "open_files": "ok", "memory": "ok" });
     let (status, body) = probe(&broker, "/ready");
     assert_eq!((status, &body["status"]), (200, &json!("ok")));
     for (name, outcome) in checks.as_object().expect("checks") {
