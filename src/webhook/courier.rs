@@ -14,7 +14,7 @@ use crate::hub::Occurrence;
 use crate::metrics::Dropped;
 use crate::node::{Mailbox, Node};
 use crate::webhook::delivery::{Endpoint, Failure, Now, Ticket};
-use crate::webhook::post::Poster;
+use crate::webhook::post::{Outside, Poster};
 use crate::webhook::queue::{Limits, Queue};
 use crate::webhook::receiver::Change;
 use crate::webhook::state::{StateError, StateFile};
@@ -38,7 +38,7 @@ pub(super) struct Courier {
     mailbox: Mailbox<Occurrence>,
     queue: Queue,
     /// Made for the first attempt: who has no webhooks pays nothing for it.
-    poster: Option<Poster>,
+    outside: Option<Outside>,
     attempts: JoinSet<Done>,
     state_file: Option<StateFile>,
     apps: Arc<Apps>,
@@ -78,7 +78,7 @@ impl Courier {
             node: node.clone(),
             mailbox,
             queue,
-            poster: None,
+            outside: None,
             attempts: JoinSet::new(),
             state_file,
             apps: node.apps().clone(),
@@ -136,15 +136,14 @@ impl Courier {
 
     fn begin_attempts(&mut self) {
         while let Some(attempt) = self.queue.next_attempt(Instant::now()) {
-            let poster = self.poster.get_or_insert_with(|| {
-                Poster::new(&self.node.config().webhooks)
-                    .expect("an HTTP client without TLS roots can be made")
+            let outside = self.outside.get_or_insert_with(|| {
+                let poster = Poster::new(&self.node.config().webhooks);
+                let poster = poster.expect("an HTTP client without TLS roots can be made");
+                Outside::new(poster).expect("a thread for webhooks")
             });
-            let (poster, ticket, began) = (poster.clone(), attempt.ticket, Instant::now());
-            self.attempts.spawn(async move {
-                let outcome = poster.post(attempt).await;
-                Done { ticket, outcome, elapsed: began.elapsed() }
-            });
+            let (ticket, began) = (attempt.ticket, Instant::now());
+            let done = move |outcome| Done { ticket, outcome, elapsed: began.elapsed() };
+            outside.post(&mut self.attempts, attempt, done);
         }
     }
 

@@ -1,11 +1,16 @@
 //! One attempt: a signed POST, and what the receiver makes of it.
 
+use std::convert::Infallible;
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Request, Response};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot::{Sender, channel};
+use tokio::task::JoinSet;
 
 use crate::config::Webhooks;
 use crate::webhook::address::{Permitted, Refused};
@@ -20,6 +25,44 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a connection is kept for the next request. Many servers close theirs after 5 seconds; a request that meets
 /// such a close fails and has to wait for its next attempt.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
+
+/// The thread on which requests are made.
+///
+/// A receiver can keep the HTTP client busy for as long as a request may take, with interim answers without end. That
+/// must cost neither the hubs nor the probes of health anything.
+#[derive(Debug)]
+pub(super) struct Outside {
+    thread: Handle,
+    poster: Poster,
+    // The thread ends with it.
+    _end: Sender<Infallible>,
+}
+
+impl Outside {
+    /// # Errors
+    /// When the system has no more threads.
+    pub(super) fn new(poster: Poster) -> io::Result<Self> {
+        // Time limits are looked at after every step: a flood delays them less.
+        let runtime = Builder::new_current_thread().event_interval(1).enable_all().build()?;
+        let (end, ended) = channel();
+        let thread = runtime.handle().clone();
+        std::thread::Builder::new()
+            .name("webhooks".to_owned())
+            .spawn(move || drop(runtime.block_on(ended)))?;
+        Ok(Self { thread, poster, _end: end })
+    }
+
+    /// Begins an attempt there, among others.
+    pub(super) fn post<T: Send + 'static>(
+        &self,
+        attempts: &mut JoinSet<T>,
+        attempt: Attempt,
+        done: impl FnOnce(Result<(), Failure>) -> T + Send + 'static,
+    ) {
+        let poster = self.poster.clone();
+        attempts.spawn_on(async move { done(poster.post(attempt).await) }, &self.thread);
+    }
+}
 
 /// Posts to receivers. Cloning shares the connections.
 #[derive(Clone, Debug)]
@@ -60,7 +103,7 @@ impl Poster {
     }
 
     /// Makes an attempt.
-    pub(super) async fn post(&self, attempt: Attempt) -> Result<(), Failure> {
+    async fn post(&self, attempt: Attempt) -> Result<(), Failure> {
         let request = self.request(attempt)?;
         self.permitted.check_url(request.url())?;
         let response = self.client.execute(request).await.map_err(|error| self.failure(error))?;
