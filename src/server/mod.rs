@@ -21,7 +21,7 @@ use tokio::time::{interval, sleep, timeout};
 use crate::admin::{Addresses, Admin};
 use crate::app::{Apps, AppsError};
 use crate::config::{Config, Layers};
-use crate::control::{Order, Reloaded};
+use crate::control::{Order, Reloaded, vital};
 use crate::directory::Directory;
 use crate::node::Node;
 use crate::server::listen::{Listeners, start};
@@ -158,7 +158,7 @@ async fn serve(
     let mut signals = Signals::new()?;
     // Last of what can stop the start: it takes over what the run before has left, and nobody else has that then.
     let webhooks = webhook::start(&node).await?;
-    let settling = actix_rt::spawn(settle(node.clone()));
+    vital("what is due in the hubs is done no longer", settle(node.clone()));
     let serving = actix_rt::spawn(server);
     if let Some(metrics) = metrics {
         operators::start(node.clone(), metrics)?;
@@ -188,7 +188,6 @@ async fn serve(
             Err(ServeError::StoppedTwice { connections })
         }
     };
-    settling.abort();
     if stopped.is_ok() {
         // It has been told to stop, and whatever it says changes nothing.
         let _ = serving.await;

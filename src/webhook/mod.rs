@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`start`] begins the *courier*, a task that owns everything below: a pure `queue`, driven with values and times, and
-//! the requests under way, which are made on a thread of their own. Nobody waits for it: what is too much for the node's outlet or for the queue is dropped and
-//! counted.
+//! the requests under way, which are made on a thread of their own. Nobody waits for it: what is too much for the node's
+//! outlet or for the queue is dropped and counted.
 //!
 //! Invariants: first attempts are made in the order of each channel, and requests of one channel never overlap; a
 //! delivery is the same, byte for byte, in all its attempts; one endpoint's failures cost no other endpoint anything.
