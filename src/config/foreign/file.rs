@@ -123,13 +123,16 @@ fn nested(root: Map<String, Value>) -> Value {
     let mut all = Value::Object(Map::new());
     for (key, value) in root {
         let mut at = &mut all;
-        for part in key.split('.') {
+        for part in key.splitn(DEPTH_MAX, '.') {
             at = slot(at, part);
         }
         merge(at, value);
     }
     all
 }
+
+/// Deeper than any key of soketi's; what is below stays one unknown key, rather than blocks without end.
+const DEPTH_MAX: usize = 16;
 
 /// The place of a key in a block or of a number in a list, made if it is not there.
 fn slot<'a>(at: &'a mut Value, part: &str) -> &'a mut Value {

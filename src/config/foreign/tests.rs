@@ -439,3 +439,18 @@ fn the_pages_have_every_name() {
     }
     assert!(lacking.is_empty(), "{lacking}");
 }
+
+#[test]
+fn a_key_with_dots_without_end_is_one_unknown_key() {
+    let deep = format!(
+        r#"{{"a{}": 1, "appManager.array.apps": [{{"id": "1", "key": "k", "secret": "s"}}]}}"#,
+        ".a".repeat(200_000)
+    );
+    let loaded = load_file("soketi.json", &deep, &[]).expect("valid");
+    assert_eq!(loaded.config.apps.len(), 1);
+    assert!(
+        loaded.notes.iter().any(|note| note.message.contains("unknown to soketi")),
+        "{:#?}",
+        loaded.notes
+    );
+}
