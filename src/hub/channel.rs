@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::hub::effect::{Fact, Position, WorkerId};
+use crate::hub::effect::{Fact, Position};
+use crate::hub::spread::Spread;
 use crate::protocol::{CachedEvent, ChannelName, Roster};
 
 /// One cache miss is reported for all that happen within this time.
@@ -217,40 +218,4 @@ impl Cache {
 pub(super) struct CountPause {
     told: Instant,
     changed: bool,
-}
-
-/// How many connections each worker has in an audience. Only workers that have some take room.
-#[derive(Debug, Default)]
-pub(super) struct Spread(Vec<(WorkerId, u32)>);
-
-impl Spread {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn total(&self) -> u64 {
-        self.0.iter().map(|(_, count)| u64::from(*count)).sum()
-    }
-
-    pub(super) fn workers(&self) -> impl Iterator<Item = WorkerId> {
-        self.0.iter().map(|(worker, _)| *worker)
-    }
-
-    /// Adds a connection.
-    pub(super) fn add(&mut self, worker: WorkerId) {
-        match self.0.iter_mut().find(|entry| entry.0 == worker) {
-            Some((_, count)) => *count += 1,
-            None => self.0.push((worker, 1)),
-        }
-    }
-
-    /// Takes a connection away. True if it was the last of all.
-    pub(super) fn remove(&mut self, worker: WorkerId) -> bool {
-        let Some(at) = self.0.iter().position(|entry| entry.0 == worker) else { return false };
-        self.0[at].1 -= 1;
-        if self.0[at].1 == 0 {
-            self.0.swap_remove(at);
-        }
-        self.0.is_empty()
-    }
 }

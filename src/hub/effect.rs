@@ -42,6 +42,24 @@ pub enum Audience {
     Watchers,
 }
 
+/// One audience of one channel.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Topic {
+    /// The channel's app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Which of its two audiences.
+    pub audience: Audience,
+}
+
+impl Topic {
+    /// Those who are subscribed to a channel of the app's: no user's own, and nobody who watches one.
+    pub fn is_channel(&self) -> bool {
+        self.audience == Audience::Subscribers && !self.channel.kind().is_user()
+    }
+}
+
 /// A place in the order of one channel's events.
 ///
 /// The epoch is drawn when the channel comes into being, the number counts from there. A channel that was

@@ -16,6 +16,7 @@
 
 mod channel;
 mod effect;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +31,10 @@ use crate::app::{App, AppId};
 use crate::hub::channel::Channel;
 use crate::protocol::{CachedEvent, ChannelName, Frame, Member, Roster, SocketId};
 
+pub(crate) use crate::hub::spread::Spread;
+
 pub use crate::hub::effect::{
-    Audience, Body, ClientEventFact, Delivery, Effect, Fact, Occurrence, Position, WorkerId,
+    Audience, Body, ClientEventFact, Delivery, Effect, Fact, Occurrence, Position, Topic, WorkerId,
 };
 
 /// A share of the node's channels.
@@ -95,6 +98,15 @@ pub enum Event {
     Kept(CachedEvent),
 }
 
+impl Event {
+    /// Roughly what it costs to keep, in bytes.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Passing(frame) | Self::Kept(CachedEvent { frame, .. }) => frame.wire().len(),
+        }
+    }
+}
+
 /// The answer to a subscription.
 #[derive(Clone, Debug)]
 pub struct Joined {
@@ -152,7 +164,7 @@ impl Hub {
     /// An empty hub. `seed` should be random: it makes the epochs of its channels. Leaves are reported `debounce`
     /// after they happened, unless they have been undone by then.
     pub fn new(seed: u64, debounce: Duration) -> Self {
-        Self { apps: HashMap::new(), due: BinaryHeap::new(), epochs: Epochs(seed), debounce }
+        Self { apps: HashMap::new(), due: BinaryHeap::new(), epochs: Epochs::new(seed), debounce }
     }
 
     /// Adds a connection to a channel.
@@ -457,7 +469,7 @@ impl Hub {
 }
 
 /// Lets a map shrink after many were removed, but not so eagerly that a churn would resize it all the time.
-fn give_back<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+pub(crate) fn give_back<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
     if map.capacity() > 64 && map.len() < map.capacity() / 8 {
         map.shrink_to(map.capacity() / 4);
     }
@@ -569,10 +581,15 @@ impl PartialOrd for Due {
 
 /// Numbers that do not repeat (splitmix64), so that a channel's lives can be told apart.
 #[derive(Debug)]
-struct Epochs(u64);
+pub(crate) struct Epochs(u64);
 
 impl Epochs {
-    fn next(&mut self) -> u64 {
+    /// `seed` should be random.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -196,6 +196,8 @@ pub enum ClientError {
     EventNameTooLong { len: usize, max: usize },
     #[error("The data content of this event exceeds the allowed maximum ({max} bytes)")]
     DataTooLong { max: usize },
+    #[error("Client event rejected: the server cannot reach its cluster at the moment, try again")]
+    ClusterAway,
     #[error("The server is overloaded: try again")]
     Overloaded,
 }

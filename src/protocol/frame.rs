@@ -30,6 +30,11 @@ pub struct CachedEvent {
 }
 
 impl Frame {
+    /// A frame that was encoded elsewhere, from its bytes; none if they are not one of ours.
+    pub fn from_wire(wire: Bytes) -> Option<Self> {
+        websocket::is_text_frame(&wire).then_some(Self { wire })
+    }
+
     /// The frame's bytes, header included.
     pub fn wire(&self) -> &Bytes {
         &self.wire
@@ -206,10 +211,20 @@ impl Frame {
 impl CachedEvent {
     /// The event with its data beside it. Arguments as for [`Frame::event`].
     pub fn new(channel: &ChannelName, event: &str, data: &str) -> Self {
-        let frame = Frame::event(channel, event, data);
+        Self::with_data(Frame::event(channel, event, data), data.len())
+    }
+
+    /// An event that was encoded elsewhere, from the bytes of its frame and how long its data is; none if they are not
+    /// one of ours.
+    pub fn from_wire(wire: Bytes, data_len: usize) -> Option<Self> {
+        let frame = Frame::from_wire(wire)?;
+        (data_len < frame.text().len()).then(|| Self::with_data(frame, data_len))
+    }
+
+    fn with_data(frame: Frame, data_len: usize) -> Self {
         // `data` is the last value of the frame, before the closing brace.
         let end = frame.wire.len() - 1;
-        let data = frame.wire.slice(end - data.len()..end);
+        let data = frame.wire.slice(end - data_len..end);
         Self { frame, data }
     }
 }
@@ -307,6 +322,18 @@ mod tests {
         let expected = r#"{"event":"App\\Events\\Paid","channel":"cache-a","data":"{\"a\":\"\u00eb\"}"}"#;
         assert_eq!(cached.frame.text(), expected.as_bytes());
         assert_eq!(&cached.data[..], br#""{\"a\":\"\u00eb\"}""#);
+    }
+
+    #[test]
+    fn p39_an_event_is_the_same_after_a_journey_as_bytes() {
+        for len in [0, 1, 200, 70_000] {
+            let event = CachedEvent::new(&channel("cache-a"), r#""e""#, &format!("\"{}\"", "x".repeat(len)));
+            let wire = event.frame.wire().clone();
+            assert_eq!(CachedEvent::from_wire(wire.clone(), event.data.len()), Some(event));
+            assert_eq!(Frame::from_wire(wire.slice(..wire.len() - 1)), None, "cut short");
+            assert_eq!(CachedEvent::from_wire(wire.clone(), wire.len()), None, "more data than frame");
+        }
+        assert_eq!(Frame::from_wire(Bytes::new()), None);
     }
 
     #[test]

@@ -100,6 +100,21 @@ impl Roster {
         self.members.values().map(|seat| &*seat.member)
     }
 
+    /// The same, to be shared.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.values().map(|seat| &seat.member)
+    }
+
+    /// What is told of a user.
+    pub fn get(&self, user_id: &str) -> Option<&Arc<Member>> {
+        self.members.get(user_id).map(|seat| &seat.member)
+    }
+
+    /// How many connections a user has.
+    pub fn connections(&self, user_id: &str) -> u32 {
+        self.members.get(user_id).map_or(0, |seat| seat.connections)
+    }
+
     /// Counts one more connection of a user. True if it is the first.
     pub fn join(&mut self, member: &Arc<Member>) -> bool {
         if let Some(seat) = self.members.get_mut(&*member.user_id) {

@@ -25,6 +25,18 @@ impl SocketId {
         Self(half(random), half(random >> 64))
     }
 
+    /// The id as bytes. Never only zeros, unless chance has it that all 106 bits are.
+    pub fn to_bytes(self) -> [u8; 16] {
+        ((u128::from(self.0) << 64) | u128::from(self.1)).to_be_bytes()
+    }
+
+    /// The id that [`SocketId::to_bytes`] made into these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+        Self(half(both >> 64), half(both))
+    }
+
     /// Reads an id that a publisher sent to be excluded.
     ///
     /// `None` is a well-formed id that no connection of ours can have.
@@ -74,6 +86,7 @@ mod tests {
         fn p4_an_id_reads_back_and_has_the_shape_of_the_sdks(random: u128) {
             let id = SocketId::from_random(random);
             prop_assert_eq!(SocketId::parse(&id.to_string()), Ok(Some(id)));
+            prop_assert_eq!(SocketId::from_bytes(id.to_bytes()), id);
         }
     }
 }

@@ -350,6 +350,13 @@ pub(super) fn header_len(frame: &[u8]) -> usize {
     }
 }
 
+/// Whether these bytes are exactly one of our own text frames.
+pub(super) fn is_text_frame(frame: &[u8]) -> bool {
+    let Some(len) = frame.len().checked_sub(header_len(frame)) else { return false };
+    let (header, start) = frame_header(TEXT_OP, len);
+    frame.starts_with(&header[start..])
+}
+
 /// A frame header, at the end of the array, and where it begins.
 fn frame_header(opcode: u8, len: usize) -> ([u8; HEADER_MAX], usize) {
     let mut header = [0; HEADER_MAX];
