@@ -103,10 +103,8 @@ impl Writer {
         let mut default = Config::default();
         let mut section = "";
         for setting in SETTINGS {
-            let value = match setting.key {
-                "store.url" => literal(config.store.url.expose()),
-                _ => (setting.field)(&mut config).show(),
-            };
+            let field = (setting.field)(&mut config);
+            let value = field.hidden().map_or_else(|| field.show(), literal);
             if value == (setting.field)(&mut default).show() {
                 continue;
             }

@@ -29,6 +29,11 @@ pub(super) trait Field {
     /// The value as TOML, without secrets.
     fn show(&self) -> String;
 
+    /// What [`Field::show`] hides, if it does.
+    fn hidden(&self) -> Option<&str> {
+        None
+    }
+
     /// The value, if it is a number.
     fn number(&self) -> Option<u64> {
         None
@@ -110,6 +115,10 @@ impl Field for Masked {
 
     fn show(&self) -> String {
         quoted(if self.expose().is_empty() { "" } else { "********" })
+    }
+
+    fn hidden(&self) -> Option<&str> {
+        Some(self.expose())
     }
 }
 

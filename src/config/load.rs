@@ -1,6 +1,7 @@
 //! File, environment and flags become one [`Config`], and every problem on the way becomes a sentence.
 
 mod adopt;
+mod check;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -82,6 +83,7 @@ const SECTIONS: &[&str] = &[
     "drain",
     "webhooks",
     "store",
+    "redis",
     "metrics",
     "health",
     "admin",
@@ -395,51 +397,6 @@ impl Loading {
     }
 }
 
-impl Loading {
-    /// What only two settings together make wrong.
-    fn check_combinations(&mut self) {
-        let mut wrong = |key: &str, message: &str| {
-            let place = self.origins.get(key).map_or(key, |origin| origin).to_owned();
-            self.problems.push(Problem { place, message: format!("{key}: {message}") });
-        };
-        let (tls, server) = (&self.config.tls, &self.config.server);
-        if tls.certificate.is_empty() != tls.key.is_empty() {
-            wrong("tls.certificate", "tls.certificate and tls.key belong together: set both or none");
-        }
-        if server.plain_bind.is_some() && tls.certificate.is_empty() {
-            wrong(
-                "server.plain_bind",
-                "it is for plain connections beside TLS: set tls.certificate and tls.key, or use server.bind",
-            );
-        }
-        if server.proxy_protocol && server.trusted_proxies.is_empty() {
-            wrong(
-                "server.proxy_protocol",
-                "nobody is trusted to send it: name the proxies in server.trusted_proxies",
-            );
-        }
-        let unreachable = |app: &&App| app.tls_only && tls.certificate.is_empty();
-        if let Some(app) =
-            self.config.apps.iter().find(unreachable).filter(|_| server.trusted_proxies.is_empty())
-        {
-            self.warnings.push(format!(
-                "app {} is for TLS only, but there is neither TLS here nor a proxy in server.trusted_proxies: nobody can connect to it",
-                app.id
-            ));
-        }
-        let token = self.config.admin.token.expose().len();
-        if (1..16).contains(&token) {
-            wrong(
-                "admin.token",
-                "too easy to guess: expected at least 16 characters, as from openssl rand -hex 16",
-            );
-        }
-        if self.config.webhooks.batch_wait_ms > 1000 {
-            wrong("webhooks.batch_wait_ms", "expected at most 1000: receivers wait for a second at most");
-        }
-    }
-}
-
 /// `FANFARE_SERVER_BIND` for `server.bind`.
 fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
@@ -495,6 +452,14 @@ mod tests {
         layers
             .load()
             .map_err(|error| error.to_string().replace(&name, "FILE").lines().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn every_block_may_stand_in_a_file() {
+        for setting in SETTINGS {
+            let (section, _) = setting.key.split_once('.').expect("a section");
+            assert!(SECTIONS.contains(&section), "{section}");
+        }
     }
 
     fn check_problem(file: &str, environment: &[(&str, &str)], problem: &str) {
@@ -575,6 +540,15 @@ mod tests {
             "FILE:1: the app has no keys: give it one, as in keys = [{ key = \"…\", secret = \"…\" }]",
         );
         check_problem("x", &[], "FILE:1: not TOML: key with no value, expected `=`");
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_keeps_no_state_file() {
+        let file = "[webhooks]\nstate_file = \"state.json\"\n[redis]\nurl = \"redis://127.0.0.1/\"";
+        let problems = load(file, &[], &[]).expect_err("they exclude each other");
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(problem.starts_with("FILE:2: webhooks.state_file: "), "{problem}");
+        assert!(problem.contains("redis.url"), "{problem}");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// Apps in a database.
     pub store: Store,
+    /// Many nodes as one.
+    pub redis: Redis,
     /// The metrics page.
     pub metrics: Metrics,
     /// When the node counts as ready.
@@ -196,6 +198,35 @@ pub struct Webhooks {
     pub state_file: String,
 }
 
+/// `[redis]`
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Where Redis or Valkey is, with user and password; several seeds of a Redis Cluster; empty is a node of its own.
+    pub url: Masked,
+    /// Sentinels that know where Redis is; the host of `url` is the name of the master then.
+    pub sentinels: Masked,
+    /// Certificates of authorities that sign Redis', in PEM; empty are the system's.
+    pub tls_ca_file: String,
+    /// Certificate to show to Redis, in PEM; empty is none.
+    pub tls_cert_file: String,
+    /// Its key, in PEM.
+    pub tls_key_file: String,
+    /// Begins every key and bus topic.
+    pub prefix: String,
+    /// How this node is called in metrics and lists; empty is the host's name.
+    pub node: String,
+    /// Seconds after which a silent node counts as dead.
+    pub lease_s: u64,
+    /// Milliseconds for Redis to answer.
+    pub timeout_ms: u64,
+    /// Milliseconds that a publish waits for a Redis that is away.
+    pub publish_timeout_ms: u64,
+    /// Bytes of events that each of the 64 partitions keeps to heal gaps.
+    pub log_bytes: usize,
+    /// Most facts that may wait for webhooks in each of the 64 partitions.
+    pub outbox_max: usize,
+}
+
 /// `[store]`
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -330,6 +361,25 @@ impl Default for Webhooks {
             dead_letters_max: 1000,
             allowed_networks: Vec::new(),
             state_file: String::new(),
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: Masked::default(),
+            sentinels: Masked::default(),
+            tls_ca_file: String::new(),
+            tls_cert_file: String::new(),
+            tls_key_file: String::new(),
+            prefix: "fanfare".to_owned(),
+            node: String::new(),
+            lease_s: 10,
+            timeout_ms: 2000,
+            publish_timeout_ms: 3000,
+            log_bytes: 512 * 1024,
+            outbox_max: 10_000,
         }
     }
 }

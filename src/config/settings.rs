@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::app::{App, Webhook};
 use crate::config::field::Field;
-use crate::config::{Config, DEMO_SECRET, Masked};
+use crate::config::{Config, DEMO_SECRET};
 
 /// A setting of `T`: its key, what it means, and its place.
 pub(super) struct Setting<T> {
@@ -273,7 +273,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     row(
         "webhooks.state_file",
         |c| &mut c.webhooks.state_file,
-        "File that carries over a restart what was not delivered yet, dead letters, and who was there: clients that are\nback in time cause no webhook. \"\" is none: what waits is lost then, and leaves are told when stopping.",
+        "File that carries over a restart what was not delivered yet, dead letters, and who was there: clients that are\nback in time cause no webhook. \"\" is none: what waits is lost then, and leaves are told when stopping.\nNot with redis.url: Redis keeps what the next node, or the next start, tells.",
     ),
     row(
         "store.url",
@@ -304,6 +304,67 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         row("store.connections_max", |c| &mut c.store.connections_max, "Connections to the database."),
     ),
     at_least(1, row("store.timeout_s", |c| &mut c.store.timeout_s, "Seconds for the database to answer.")),
+    row(
+        "redis.url",
+        |c| &mut c.redis.url,
+        "Redis 7 or Valkey, by which many nodes are one: \"redis://user:password@host:6379/0\", rediss:// with TLS. Of a Redis\nCluster, one node or several with commas between them. \"\" is none: this node is all there is.",
+    ),
+    row(
+        "redis.sentinels",
+        |c| &mut c.redis.sentinels,
+        "Sentinels, with commas between them: \"redis://host1:26379,redis://host2:26379\". The host of redis.url is then the\nname of the master.",
+    ),
+    row(
+        "redis.tls_ca_file",
+        |c| &mut c.redis.tls_ca_file,
+        "With rediss://: PEM file of the authorities that may have signed Redis' certificate. \"\" are the system's.",
+    ),
+    row(
+        "redis.tls_cert_file",
+        |c| &mut c.redis.tls_cert_file,
+        "With rediss://: PEM file of a certificate to show to Redis. \"\" is none.",
+    ),
+    row("redis.tls_key_file", |c| &mut c.redis.tls_key_file, "PEM file of its private key."),
+    row(
+        "redis.prefix",
+        |c| &mut c.redis.prefix,
+        "Begins every key and topic. Nodes with the same prefix are one cluster.",
+    ),
+    row(
+        "redis.node",
+        |c| &mut c.redis.node,
+        "How this node is called in lists and logs. \"\" is the host's name.",
+    ),
+    at_least(
+        3,
+        row(
+            "redis.lease_s",
+            |c| &mut c.redis.lease_s,
+            "Seconds after which a node that Redis has not heard counts as dead, and its connections as gone. The same on all nodes.",
+        ),
+    ),
+    at_least(100, row("redis.timeout_ms", |c| &mut c.redis.timeout_ms, "Milliseconds for Redis to answer.")),
+    at_least(
+        100,
+        row(
+            "redis.publish_timeout_ms",
+            |c| &mut c.redis.publish_timeout_ms,
+            "Milliseconds that a publish waits while Redis is away, before it is answered with 503.",
+        ),
+    ),
+    row(
+        "redis.log_bytes",
+        |c| &mut c.redis.log_bytes,
+        "Bytes of the latest events that Redis keeps in each of 64 partitions, at most twice as much: a node that was cut off\nfor a moment delivers from there what it has missed. 0 keeps nothing.",
+    ),
+    at_least(
+        100,
+        row(
+            "redis.outbox_max",
+            |c| &mut c.redis.outbox_max,
+            "Events for webhooks that may wait in each of 64 partitions; above it new ones are dropped and counted.",
+        ),
+    ),
     row(
         "metrics.bind",
         |c| &mut c.metrics.bind,
@@ -483,14 +544,9 @@ impl Config {
     /// Keys of the settings, apps aside, that are not as in `other`.
     pub fn differs_from(&self, other: &Self) -> Vec<&'static str> {
         let (mut mine, mut theirs) = (self.clone(), other.clone());
-        let secret = |key: &str, config: &Self| match key {
-            "admin.token" => config.admin.token.clone(),
-            "store.url" => config.store.url.clone(),
-            _ => Masked::default(),
-        };
         let differs = |setting: &&Setting<Self>| {
-            (setting.field)(&mut mine).show() != (setting.field)(&mut theirs).show()
-                || secret(setting.key, self) != secret(setting.key, other)
+            let (mine, theirs) = ((setting.field)(&mut mine), (setting.field)(&mut theirs));
+            mine.show() != theirs.show() || mine.hidden() != theirs.hidden()
         };
         SETTINGS.iter().filter(differs).map(|setting| setting.key).collect()
     }
@@ -530,6 +586,18 @@ fn push_setting<T>(text: &mut String, setting: &Setting<T>, name: &str, of: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Masked;
+
+    #[test]
+    fn a_changed_secret_is_a_change_too() {
+        let with = |password: &str| {
+            let mut config = Config::default();
+            config.redis.url = Masked::new(format!("redis://:{password}@r.example"));
+            config
+        };
+        assert_eq!(with("one").differs_from(&with("two")), ["redis.url"]);
+        assert!(with("one").differs_from(&with("one")).is_empty());
+    }
 
     #[test]
     fn the_sample_file_is_the_default() {

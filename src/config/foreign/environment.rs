@@ -19,17 +19,16 @@ pub(in crate::config) fn from_environment(variables: &[(String, String)], file: 
         let mut leaves =
             if dialect.prefix == SOKETI.prefix { file.take().unwrap_or_default() } else { Vec::new() };
         let mut unknown = Translation::default();
-        for (variable, value) in variables.iter().filter(|(name, _)| name.starts_with(dialect.prefix)) {
+        for (variable, value) in variables.iter().filter(|(name, _)| dialect.has(name)) {
             // An empty one counts as none, for all of them.
             if value.is_empty() {
                 continue;
             }
             if is_of_kubernetes(variable, value) {
-                unknown.note(
-                    variable,
-                    "no effect here: Kubernetes sets it for a service of that name",
-                    false,
-                );
+                if variable.starts_with(dialect.prefix) {
+                    let message = "no effect here: Kubernetes sets it for a service of that name";
+                    unknown.note(variable, message, false);
+                }
             } else if let Some(path) = dialect.path_of(variable) {
                 let value = Value::String(value.clone());
                 leaves.push(Leaf { place: variable.clone(), path, value, variable: true });

@@ -13,6 +13,7 @@ mod dotenv;
 mod environment;
 mod file;
 mod names;
+mod redis;
 mod sockudo;
 mod soketi;
 mod store;

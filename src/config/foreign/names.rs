@@ -3,6 +3,7 @@
 //! Sources: `config/reverb.php` of Reverb 1; `config/broadcasting.php` of Laravel; the READMEs of Pusher's server SDKs.
 //! Paths are made up: these names stand in environments alone.
 
+use crate::config::foreign::redis::RedisPart;
 use crate::config::foreign::table::Becomes::{AtLeast, Nothing, Part as P, Setting};
 use crate::config::foreign::table::{Dialect, Part, Row, missing, row};
 use crate::config::foreign::unit::Unit;
@@ -91,15 +92,15 @@ const REVERB_ROWS: &[Row] = &[
     row("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "rate_limit_max_attempts", Nothing(RATE)),
     row("REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "rate_limit_decay_seconds", Nothing(RATE)),
     row("REVERB_APP_RATE_LIMIT_TERMINATE", "rate_limit_terminate", Nothing(RATE)),
-    row(
-        "REVERB_SCALING_ENABLED",
-        "scaling_enabled",
-        missing(
-            &["false", "0"],
-            "several nodes that share their channels are not supported in this version: run one node",
-        ),
-    ),
-    row("REVERB_SCALING_CHANNEL", "scaling_channel", Nothing("belongs to REVERB_SCALING_ENABLED")),
+    row("REVERB_SCALING_ENABLED", "scaling_enabled", P(Part::Redis(RedisPart::Enabled))),
+    row("REVERB_SCALING_CHANNEL", "scaling_channel", P(Part::Redis(RedisPart::Prefix))),
+    // Laravel's: they count only with the two above.
+    row("REDIS_URL", "redis_url", P(Part::Redis(RedisPart::Url))),
+    row("REDIS_HOST", "redis_host", P(Part::Redis(RedisPart::Host))),
+    row("REDIS_PORT", "redis_port", P(Part::Redis(RedisPart::Port))),
+    row("REDIS_USERNAME", "redis_username", P(Part::Redis(RedisPart::User))),
+    row("REDIS_PASSWORD", "redis_password", P(Part::Redis(RedisPart::Password))),
+    row("REDIS_DB", "redis_db", P(Part::Redis(RedisPart::Database))),
     row("REVERB_PULSE_INGEST_INTERVAL", "pulse_ingest_interval", Nothing(LARAVEL)),
     row("REVERB_TELESCOPE_INGEST_INTERVAL", "telescope_ingest_interval", Nothing(LARAVEL)),
 ];

@@ -3,6 +3,7 @@
 //! Source: sockudo's `config/config.json` and `crates/sockudo-core/src/options` and `app.rs`. Its environment has no
 //! prefix of its own (`HOST`, `PORT`), so it is not looked at.
 
+use crate::config::foreign::redis::RedisPart;
 use crate::config::foreign::table::Becomes::{EveryApp, Nothing, Part as P, Setting};
 use crate::config::foreign::table::{Dialect, Part, Row, missing, row};
 use crate::config::foreign::unit::Unit;
@@ -27,7 +28,8 @@ pub(super) const SOCKUDO: Dialect = Dialect {
 };
 
 const OWN: &str = "an extension of sockudo's own protocol, which official Pusher SDKs do not speak";
-const NODE: &str = "this version runs as one node and keeps everything in the process";
+const NODES: &str = "nodes meet in Redis: see [redis]";
+const NODE: &str = "kept in the process, and in Redis once redis.url is set";
 const OURS: &str = "a matter of sockudo's inside";
 
 const ROWS: &[Row] = &[
@@ -91,18 +93,41 @@ const ROWS: &[Row] = &[
     row("", "cors", Nothing("the HTTP API is for backends: browsers do not call it")),
     row("", "instance", Nothing("a process needs no name")),
     row("", "logging", Nothing("see log.format")),
+    row("", "adapter.driver", P(Part::Redis(RedisPart::Driver))),
+    row("", "adapter.redis.prefix", P(Part::Redis(RedisPart::Prefix))),
+    row("", "adapter.redis.cluster_mode", P(Part::Redis(RedisPart::IsCluster))),
+    row("", "adapter.cluster.prefix", P(Part::Redis(RedisPart::ClusterPrefix))),
+    row("", "adapter.cluster.nodes", P(Part::Redis(RedisPart::Nodes))),
+    row("", "adapter.cluster.tls.enabled", P(Part::Redis(RedisPart::Tls))),
+    row("", "adapter", Nothing(NODES)),
+    row("", "database.redis.host", P(Part::Redis(RedisPart::Host))),
+    row("", "database.redis.port", P(Part::Redis(RedisPart::Port))),
+    row("", "database.redis.db", P(Part::Redis(RedisPart::Database))),
+    row("", "database.redis.username", P(Part::Redis(RedisPart::User))),
+    row("", "database.redis.password", P(Part::Redis(RedisPart::Password))),
+    row("", "database.redis.name", P(Part::Redis(RedisPart::Master))),
+    row("", "database.redis.sentinels", P(Part::Redis(RedisPart::Sentinels))),
+    row("", "database.redis.sentinel_username", P(Part::Redis(RedisPart::SentinelUser))),
+    row("", "database.redis.sentinel_password", P(Part::Redis(RedisPart::SentinelPassword))),
+    row("", "database.redis.sentinel_tls.enabled", P(Part::Redis(RedisPart::SentinelTls))),
+    row("", "database.redis.master_tls.enabled", P(Part::Redis(RedisPart::Tls))),
     row(
         "",
-        "adapter.driver",
-        missing(
-            &["local"],
-            "several nodes that share their channels are not supported in this version: run one node",
-        ),
+        "database.redis.master_tls.accept_invalid_certs",
+        missing(&["false"], "certificates are checked: name the authority in redis.tls_ca_file"),
     ),
-    row("", "adapter", Nothing(NODE)),
+    row("", "database.redis.master_tls.ca_path", P(Part::Redis(RedisPart::TlsCa))),
+    row("", "database.redis.master_tls.client_cert_path", P(Part::Redis(RedisPart::TlsCertificate))),
+    row("", "database.redis.master_tls.client_key_path", P(Part::Redis(RedisPart::TlsKey))),
+    row("", "database.redis.cluster.nodes", P(Part::Redis(RedisPart::Nodes))),
+    row("", "database.redis.cluster.username", P(Part::Redis(RedisPart::User))),
+    row("", "database.redis.cluster.password", P(Part::Redis(RedisPart::Password))),
+    row("", "database.redis.cluster.use_tls", P(Part::Redis(RedisPart::Tls))),
+    row("", "database.redis.cluster_nodes", P(Part::Redis(RedisPart::Nodes))),
+    row("", "database.redis", Nothing(NODES)),
     row("", "cache", Nothing(NODE)),
     row("", "queue", Nothing(NODE)),
-    row("", "cluster_health", Nothing(NODE)),
+    row("", "cluster_health", Nothing("nodes hold leases: redis.lease_s")),
     row(
         "",
         "rate_limiter",

@@ -2,6 +2,7 @@
 //!
 //! Source: soketi 1.6, `src/cli/cli.ts` (the variables) and `src/options.ts`, `src/app.ts` (the keys).
 
+use crate::config::foreign::redis::RedisPart;
 use crate::config::foreign::table::Becomes::{EveryApp, Nothing, Part as P, Setting};
 use crate::config::foreign::table::{Dialect, Part, Row, missing, row};
 use crate::config::foreign::unit::{RATE_UNLIMITED, Unit};
@@ -26,11 +27,9 @@ pub(super) const SOKETI: Dialect = Dialect {
     listens_everywhere: true,
 };
 
-const CLUSTER: &str =
-    "several nodes that share their channels are not supported in this version: run one node";
 const DRIVERLESS: &str = "a setting of a part that this version does not have or need";
-const IN_PROCESS: &str = "kept in the process: this version runs as one node";
-const DISCOVERY: &str = "nodes do not look for each other: this version runs as one node";
+const DISCOVERY: &str = "nodes do not look for each other: they meet in Redis, at redis.url";
+const CACHE: &str = "cached events are kept in the process, and in Redis once redis.url is set";
 const DYNAMODB: &str =
     "apps in DynamoDB are not read: list them in the file as [[apps]], or move them to SQL";
 
@@ -173,23 +172,43 @@ const ROWS: &[Row] = &[
         "databasePooling.enabled",
         Nothing("connections to the database are always pooled"),
     ),
-    row("SOKETI_DB_REDIS_HOST", "database.redis.host", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_PORT", "database.redis.port", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_DB", "database.redis.db", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_USERNAME", "database.redis.username", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_PASSWORD", "database.redis.password", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_KEY_PREFIX", "database.redis.keyPrefix", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_SENTINELS", "database.redis.sentinels", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_SENTINEL_PASSWORD", "database.redis.sentinelPassword", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_CLUSTER_NODES", "database.redis.clusterNodes", Nothing(DRIVERLESS)),
-    row("SOKETI_DB_REDIS_INSTANCE_NAME", "database.redis.name", Nothing(DRIVERLESS)),
-    row("SOKETI_ADAPTER_DRIVER", "adapter.driver", missing(&["local"], CLUSTER)),
+    row("SOKETI_DB_REDIS_HOST", "database.redis.host", P(Part::Redis(RedisPart::Host))),
+    row("SOKETI_DB_REDIS_PORT", "database.redis.port", P(Part::Redis(RedisPart::Port))),
+    row("SOKETI_DB_REDIS_DB", "database.redis.db", P(Part::Redis(RedisPart::Database))),
+    row("SOKETI_DB_REDIS_USERNAME", "database.redis.username", P(Part::Redis(RedisPart::User))),
+    row("SOKETI_DB_REDIS_PASSWORD", "database.redis.password", P(Part::Redis(RedisPart::Password))),
+    row("SOKETI_DB_REDIS_KEY_PREFIX", "database.redis.keyPrefix", P(Part::Redis(RedisPart::KeyPrefix))),
+    row("SOKETI_DB_REDIS_SENTINELS", "database.redis.sentinels", P(Part::Redis(RedisPart::Sentinels))),
+    row(
+        "SOKETI_DB_REDIS_SENTINEL_PASSWORD",
+        "database.redis.sentinelPassword",
+        P(Part::Redis(RedisPart::SentinelPassword)),
+    ),
+    row("SOKETI_DB_REDIS_CLUSTER_NODES", "database.redis.clusterNodes", P(Part::Redis(RedisPart::Nodes))),
+    row("SOKETI_DB_REDIS_INSTANCE_NAME", "database.redis.name", P(Part::Redis(RedisPart::Master))),
+    row("SOKETI_ADAPTER_DRIVER", "adapter.driver", P(Part::Redis(RedisPart::Driver))),
     row("SOKETI_ADAPTER_CLUSTER_REQUESTS_TIMEOUT", "adapter.cluster.requestsTimeout", Nothing(DRIVERLESS)),
-    row("SOKETI_ADAPTER_REDIS_PREFIX", "adapter.redis.prefix", Nothing(DRIVERLESS)),
-    row("SOKETI_ADAPTER_REDIS_CLUSTER_MODE", "adapter.redis.clusterMode", Nothing(DRIVERLESS)),
-    row("SOKETI_ADAPTER_REDIS_REQUESTS_TIMEOUT", "adapter.redis.requestsTimeout", Nothing(DRIVERLESS)),
-    row("SOKETI_ADAPTER_REDIS_SUB_OPTIONS", "adapter.redis.redisSubOptions", Nothing(DRIVERLESS)),
-    row("SOKETI_ADAPTER_REDIS_PUB_OPTIONS", "adapter.redis.redisPubOptions", Nothing(DRIVERLESS)),
+    row("SOKETI_ADAPTER_REDIS_PREFIX", "adapter.redis.prefix", P(Part::Redis(RedisPart::Prefix))),
+    row(
+        "SOKETI_ADAPTER_REDIS_CLUSTER_MODE",
+        "adapter.redis.clusterMode",
+        P(Part::Redis(RedisPart::IsCluster)),
+    ),
+    row(
+        "SOKETI_ADAPTER_REDIS_REQUESTS_TIMEOUT",
+        "adapter.redis.requestsTimeout",
+        Nothing("no node asks another: counts and members are in Redis"),
+    ),
+    row(
+        "SOKETI_ADAPTER_REDIS_SUB_OPTIONS",
+        "adapter.redis.redisSubOptions",
+        P(Part::Redis(RedisPart::Options)),
+    ),
+    row(
+        "SOKETI_ADAPTER_REDIS_PUB_OPTIONS",
+        "adapter.redis.redisPubOptions",
+        P(Part::Redis(RedisPart::Options)),
+    ),
     row("SOKETI_ADAPTER_NATS_PREFIX", "adapter.nats.prefix", Nothing(DRIVERLESS)),
     row("SOKETI_ADAPTER_NATS_SERVERS", "adapter.nats.servers", Nothing(DRIVERLESS)),
     row("SOKETI_ADAPTER_NATS_USER", "adapter.nats.user", Nothing(DRIVERLESS)),
@@ -198,15 +217,15 @@ const ROWS: &[Row] = &[
     row("SOKETI_ADAPTER_NATS_TIMEOUT", "adapter.nats.timeout", Nothing(DRIVERLESS)),
     row("SOKETI_ADAPTER_NATS_REQUESTS_TIMEOUT", "adapter.nats.requestsTimeout", Nothing(DRIVERLESS)),
     row("SOKETI_ADAPTER_NATS_NODES_NUMBER", "adapter.nats.nodesNumber", Nothing(DRIVERLESS)),
-    row("SOKETI_CACHE_DRIVER", "cache.driver", missing(&["memory"], IN_PROCESS)),
-    row("SOKETI_CACHE_REDIS_CLUSTER_MODE", "cache.redis.clusterMode", Nothing(DRIVERLESS)),
-    row("SOKETI_CACHE_REDIS_OPTIONS", "cache.redis.redisOptions", Nothing(DRIVERLESS)),
+    row("SOKETI_CACHE_DRIVER", "cache.driver", Nothing(CACHE)),
+    row("SOKETI_CACHE_REDIS_CLUSTER_MODE", "cache.redis.clusterMode", Nothing(CACHE)),
+    row("SOKETI_CACHE_REDIS_OPTIONS", "cache.redis.redisOptions", Nothing(CACHE)),
     row(
         "SOKETI_QUEUE_DRIVER",
         "queue.driver",
         missing(
-            &["sync"],
-            "webhooks wait in the process and are tried again from there; webhooks.state_file carries them over a restart",
+            &["sync", "redis"],
+            "webhooks wait in the process, and in a cluster in Redis, and are tried again from there",
         ),
     ),
     row(
@@ -224,7 +243,11 @@ const ROWS: &[Row] = &[
     row("SOKETI_QUEUE_SQS_PROCESS_BATCH", "queue.sqs.processBatch", Nothing(DRIVERLESS)),
     row("SOKETI_QUEUE_SQS_BATCH_SIZE", "queue.sqs.batchSize", Nothing(DRIVERLESS)),
     row("SOKETI_QUEUE_SQS_POLLING_WAIT_TIME_MS", "queue.sqs.pollingWaitTimeMs", Nothing(DRIVERLESS)),
-    row("SOKETI_RATE_LIMITER_DRIVER", "rateLimiter.driver", missing(&["local"], IN_PROCESS)),
+    row(
+        "SOKETI_RATE_LIMITER_DRIVER",
+        "rateLimiter.driver",
+        missing(&["local"], "each node counts for itself"),
+    ),
     row("SOKETI_RATE_LIMITER_REDIS_OPTIONS", "rateLimiter.redis.redisOptions", Nothing(DRIVERLESS)),
     row("SOKETI_RATE_LIMITER_REDIS_CLUSTER_MODE", "rateLimiter.redis.clusterMode", Nothing(DRIVERLESS)),
     row("SOKETI_CLUSTER_CHECK_INTERVAL", "cluster.checkInterval", Nothing(DISCOVERY)),

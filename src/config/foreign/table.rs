@@ -1,5 +1,6 @@
 //! What a table of foreign names is made of.
 
+use crate::config::foreign::redis::RedisPart;
 use crate::config::foreign::unit::Unit;
 
 /// A foreign name, and what it means here.
@@ -65,6 +66,8 @@ pub(super) enum Part {
     StoreDriver,
     /// `database.field` of `store.url`, or `database.table`.
     Store(&'static str),
+    /// How nodes are joined.
+    Redis(RedisPart),
 }
 
 #[cfg(test)]
@@ -82,6 +85,7 @@ impl Part {
             Self::StoreDriver => "store.url, store.schema",
             Self::Store(field) if field.ends_with(".table") => "store.table",
             Self::Store(_) => "store.url",
+            Self::Redis(part) => part.of(),
         }
     }
 }
@@ -116,6 +120,11 @@ impl Dialect {
     /// Every row, those of apps after the others.
     pub(super) fn all_rows(&self) -> impl Iterator<Item = &'static Row> {
         self.rows.iter().chain(self.app_rows)
+    }
+
+    /// Whether a variable is one of this server's, or of those that it shares with others.
+    pub(super) fn has(&self, variable: &str) -> bool {
+        variable.starts_with(self.prefix) || self.all_rows().any(|row| row.variable == variable)
     }
 
     /// The variables and what they mean, and where they stand in a file.

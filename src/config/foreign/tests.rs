@@ -212,13 +212,112 @@ fn who_stays_at_home_is_told_how_to_go_out() {
 }
 
 #[test]
-fn clusters_are_said_to_be_missing() {
-    for (name, value) in [("SOKETI_ADAPTER_DRIVER", "redis"), ("REVERB_SCALING_ENABLED", "true")] {
-        let loaded = load(&[(name, value)]).expect("valid");
-        check_note(&loaded, name, "not supported");
-        assert!(loaded.notes.iter().all(|note| note.warn));
-    }
+fn nodes_that_are_joined_by_something_else_than_redis_are_said_to_be_missing() {
+    let loaded = load(&[("SOKETI_ADAPTER_DRIVER", "nats")]).expect("valid");
+    check_note(&loaded, "SOKETI_ADAPTER_DRIVER", "not supported");
+    assert!(loaded.notes.iter().all(|note| note.warn));
     assert!(load(&[("SOKETI_ADAPTER_DRIVER", "local")]).expect("valid").notes.is_empty());
+}
+
+/// What a foreign configuration makes of `redis.url`, `redis.sentinels` and `redis.prefix`.
+#[track_caller]
+fn check_redis(loaded: Result<Loaded, String>, url: &str, sentinels: &str, prefix: &str) {
+    let redis = loaded.expect(url).config.redis;
+    assert_eq!((redis.url.expose(), redis.sentinels.expose(), &*redis.prefix), (url, sentinels, prefix));
+}
+
+#[test]
+fn the_redis_that_joins_nodes_of_soketi_joins_ours() {
+    const REDIS: (&str, &str) = ("SOKETI_ADAPTER_DRIVER", "redis");
+    check_redis(load(&[REDIS]), "redis://127.0.0.1:6379", "", "fanfare");
+    let of_one = [
+        ("SOKETI_DB_REDIS_HOST", "r.example"),
+        ("SOKETI_DB_REDIS_PORT", "6380"),
+        ("SOKETI_DB_REDIS_DB", "2"),
+        ("SOKETI_DB_REDIS_PASSWORD", "p@ss"),
+        ("SOKETI_ADAPTER_REDIS_PREFIX", "chat:"),
+        ("SOKETI_ADAPTER_REDIS_PUB_OPTIONS", r#"{"tls": {}}"#),
+    ];
+    let loaded = || load(&[&[REDIS], &of_one[..]].concat());
+    check_redis(loaded(), "rediss://:p%40ss@r.example:6380/2", "", "chat");
+    let name = "SOKETI_ADAPTER_DRIVER, SOKETI_DB_REDIS_HOST, SOKETI_DB_REDIS_PORT, SOKETI_DB_REDIS_DB, \
+                SOKETI_DB_REDIS_PASSWORD, SOKETI_ADAPTER_REDIS_PUB_OPTIONS";
+    check_note(&loaded().expect("valid"), name, "becomes redis.url");
+    assert!(!loaded().expect("valid").show(true).contains("p%40ss"));
+
+    let watched = [
+        ("SOKETI_DB_REDIS_SENTINELS", r#"[{"host": "a", "port": 1}, {"host": "b"}]"#),
+        ("SOKETI_DB_REDIS_SENTINEL_PASSWORD", "s"),
+        ("SOKETI_DB_REDIS_INSTANCE_NAME", "main"),
+        ("SOKETI_DB_REDIS_USERNAME", "u"),
+        ("SOKETI_DB_REDIS_PASSWORD", "p"),
+        ("SOKETI_DB_REDIS_HOST", "ignored"),
+    ];
+    let loaded = || load(&[&[REDIS], &watched[..]].concat());
+    check_redis(loaded(), "redis://u:p@main", "redis://:s@a:1,redis://:s@b:26379", "fanfare");
+    check_note(&loaded().expect("valid"), "SOKETI_DB_REDIS_HOST", "Sentinels know");
+
+    let cluster = r#"{"adapter": {"driver": "redis", "redis": {"clusterMode": true}},
+        "database": {"redis": {"clusterNodes": [{"host": "a", "port": 7000}, {"host": "::1", "port": "7001"}], "password": "p"}},
+        "appManager.array.apps": [{"id": "1", "key": "k", "secret": "s"}]}"#;
+    let loaded = load_file("soketi.json", cluster, &[]);
+    check_redis(loaded, "redis://:p@a:7000,redis://:p@[::1]:7001", "", "fanfare");
+}
+
+#[test]
+fn without_joined_nodes_what_is_said_of_redis_has_no_effect() {
+    let loaded = load(&[("SOKETI_DB_REDIS_HOST", "r"), ("REDIS_HOST", "r"), ("REDIS_URL", "nonsense")]);
+    let loaded = loaded.expect("valid");
+    check_note(&loaded, "SOKETI_DB_REDIS_HOST", "not joined over Redis");
+    assert_eq!(loaded.notes.len(), 1, "names of others are let be: {:?}", loaded.notes);
+    assert!(loaded.config.redis.url.expose().is_empty());
+}
+
+#[test]
+fn the_redis_that_scales_reverb_joins_our_nodes() {
+    let scaled = |more: &[(&str, &str)]| load(&[&[("REVERB_SCALING_ENABLED", "true")], more].concat());
+    check_redis(scaled(&[]), "redis://127.0.0.1:6379", "", "fanfare");
+    let laravel = [
+        ("REDIS_HOST", "r"),
+        ("REDIS_PASSWORD", "null"),
+        ("REDIS_DB", "0"),
+        ("REVERB_SCALING_CHANNEL", "reverb"),
+        ("REDIS_CLIENT", "phpredis"),
+    ];
+    check_redis(scaled(&laravel), "redis://r:6379", "", "reverb");
+    let url = [("REDIS_URL", "tls://u:a%2Fb@r.example:6380?x=1"), ("REDIS_HOST", "other"), ("REDIS_DB", "3")];
+    check_redis(scaled(&url), "rediss://u:a%2Fb@r.example:6380/3", "", "fanfare");
+    check_problem(scaled(&[("REDIS_URL", "http://secret")]), "REDIS_URL: bad value: expected redis://");
+    check_problem(scaled(&[("REDIS_PORT", "soon")]), "REDIS_PORT: bad value: expected a port");
+    check_problem(load(&[("REVERB_SCALING_ENABLED", "perhaps")]), "REVERB_SCALING_ENABLED: bad value");
+    // A service called redis.
+    check_redis(scaled(&[("REDIS_PORT", "tcp://10.0.0.1:6379")]), "redis://127.0.0.1:6379", "", "fanfare");
+    let both = [("SOKETI_ADAPTER_DRIVER", "redis"), ("REDIS_HOST", "elsewhere")];
+    check_problem(scaled(&both), "contradicts SOKETI_ADAPTER_DRIVER");
+}
+
+#[test]
+fn the_redis_that_joins_nodes_of_sockudo_joins_ours() {
+    let convert = |file: &str| {
+        let file = file.replace("APPS", r#""app_manager": {"driver": "memory"}"#);
+        let converted = convert(Path::new("config.json"), &file).map_err(|error| error.to_string())?;
+        load_file("fanfare.toml", &converted.toml, &[])
+    };
+    let one = r#"{APPS, "adapter": {"driver": "redis", "redis": {"prefix": "sockudo_adapter:"}, "cluster": {"prefix": "x", "nodes": []}},
+        "database": {"redis": {"host": "rediss://r", "port": 6380, "password": "p", "sentinels": [], "master_tls": {"ca_path": "ca.pem"}}}}"#;
+    check_redis(convert(one), "rediss://:p@r:6380", "", "sockudo_adapter");
+    assert_eq!(convert(one).expect("valid").config.redis.tls_ca_file, "ca.pem");
+    let many = r#"{APPS, "adapter": {"driver": "redis-cluster", "cluster": {"nodes": ["redis://a:7000", "b:7001"], "prefix": "c:"}}}"#;
+    check_redis(convert(many), "redis://a:7000,redis://b:7001", "", "c");
+    let with_password = r#"{APPS, "adapter": {"driver": "redis-cluster"},
+        "database": {"redis": {"cluster": {"nodes": [{"host": "rediss://a", "port": 7000}, {"host": "b", "port": 7001}],
+        "password": "p", "use_tls": true}, "master_tls": {"ca_path": "ca.pem"}}}}"#;
+    check_redis(convert(with_password), "rediss://:p@a:7000,rediss://:p@b:7001", "", "fanfare");
+    let plain = r#"{APPS, "adapter": {"driver": "redis"}, "database": {"redis": {"host": "::1", "master_tls": {"ca_path": "ca.pem"}}}}"#;
+    check_redis(convert(plain), "redis://[::1]:6379", "", "fanfare");
+    assert_eq!(convert(plain).expect("valid").config.redis.tls_ca_file, "");
+    let none = r#"{APPS, "adapter": {"driver": "kafka"}}"#;
+    check_redis(convert(none), "", "", "fanfare");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::app::Webhook;
 use crate::config::foreign::address::Parts;
+use crate::config::foreign::redis::Redis;
 use crate::config::foreign::store::Store;
 use crate::config::foreign::table::{Becomes, Dialect, Part, Row};
 use crate::config::foreign::unit::{Unit, flag, plain};
@@ -26,6 +27,7 @@ struct Translator {
     bind: Parts,
     metrics: Parts,
     store: Store,
+    redis: Redis,
     authentication_timeout_s: (String, String),
     /// Limits of all apps.
     every_app: Vec<Said>,
@@ -53,6 +55,7 @@ impl Translator {
             bind: Parts::default(),
             metrics: Parts::default(),
             store: Store::default(),
+            redis: Redis::default(),
             authentication_timeout_s: (String::new(), dialect.authentication_timeout_s.to_owned()),
             every_app: Vec::new(),
             apps: BTreeMap::new(),
@@ -181,6 +184,7 @@ impl Translator {
                 Some(text) => self.store.take(part, &leaf.place, &text),
                 None => self.out.problem(&leaf.place, "bad value: expected a text"),
             },
+            Part::Redis(part) => self.redis.take(part, self.dialect.prefix, leaf),
             Part::Url => self.url(app.unwrap_or(0), leaf),
             _ => self.part_of_app(app.unwrap_or(0), part, leaf),
         }
@@ -240,6 +244,7 @@ impl Translator {
             self.out.addresses.extend(parts.address(key));
         }
         std::mem::take(&mut self.store).finish(&mut self.out);
+        std::mem::take(&mut self.redis).finish(&mut self.out);
         let drafts = std::mem::take(&mut self.apps);
         for draft in drafts.into_values() {
             self.app(draft);
