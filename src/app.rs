@@ -222,6 +222,9 @@ pub enum AppsError {
     /// An app has no id.
     #[error("an app has no id: give it one, best a number")]
     NoId,
+    /// An id has a control character, which would break names that are made of it.
+    #[error("the app id {0:?} has a control character: use letters and digits, best a number")]
+    ControlInId(AppId),
     /// An app has no key.
     #[error("app {0} has no keys: give it one, as in keys = [{{ key = \"…\", secret = \"…\" }}]")]
     NoKey(AppId),
@@ -241,6 +244,9 @@ impl Apps {
         for app in apps.into_iter().map(Arc::new) {
             if app.id.is_empty() {
                 return Err(AppsError::NoId);
+            }
+            if app.id.chars().any(char::is_control) {
+                return Err(AppsError::ControlInId(app.id.clone()));
             }
             if app.keys.is_empty() {
                 return Err(AppsError::NoKey(app.id.clone()));
@@ -315,6 +321,7 @@ mod tests {
         assert_eq!(error(vec![app("1", &["a"]), app("2", &["a"])]), AppsError::SameKey("a".into()));
         assert_eq!(error(vec![app("1", &[])]), AppsError::NoKey("1".into()));
         assert_eq!(error(vec![app("", &["a"])]), AppsError::NoId);
+        assert_eq!(error(vec![app("1\0", &["a"])]), AppsError::ControlInId("1\0".into()));
     }
 
     #[test]

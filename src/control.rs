@@ -20,6 +20,19 @@ pub fn vital(loss: &'static str, task: impl Future<Output = ()> + 'static) {
     });
 }
 
+/// The same for a thread: to be kept by it. If the thread panics, the process ends.
+#[derive(Debug)]
+pub struct VitalThread(pub &'static str);
+
+impl Drop for VitalThread {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("{}, the process ends", self.0);
+            std::process::exit(1);
+        }
+    }
+}
+
 /// An order. Nobody need wait for the answer.
 #[derive(Debug)]
 pub enum Order {

@@ -13,7 +13,7 @@ use actix_http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::metrics::Process;
-use crate::node::Node;
+use crate::node::{ClusterStatus, Node};
 
 /// A worker that has not come to its timer for so long will hardly do so any more.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ pub fn ready(node: &Node) -> Report {
         node.config().webhooks.queue_bytes_max as u64,
         WEBHOOKS_PERCENT_MAX,
     );
-    let checks = vec![
+    let mut checks = vec![
         ("draining", leaving),
         ("store", away),
         ("webhooks", webhooks),
@@ -72,7 +72,22 @@ pub fn ready(node: &Node) -> Report {
         ("open_files", gate(process.open_files, process.open_files_max, health.open_files_percent_max)),
         ("memory", gate(process.resident_bytes, process.memory_limit_bytes, health.memory_percent_max)),
     ];
+    if let Some(status) = node.cluster_status() {
+        let lease = Duration::from_secs(node.config().redis.lease_s);
+        checks.insert(2, ("redis", cut_off(&status, lease)));
+    }
     Report { checks }
+}
+
+/// What is wrong with the connection to the other nodes.
+fn cut_off(status: &ClusterStatus, lease: Duration) -> Option<String> {
+    if let Some(since) = status.away_since {
+        let trouble = status.trouble.as_deref().unwrap_or("it does not answer");
+        return Some(format!("Redis has been away for {} s: {trouble}", since.elapsed().as_secs()));
+    }
+    // Who should notice that Redis is away may hang.
+    let age = status.renewed?.elapsed();
+    (age > lease).then(|| format!("the lease has not been renewed for {} s", age.as_secs()))
 }
 
 impl Report {
@@ -160,6 +175,8 @@ fn percent(used: u64, total: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -177,6 +194,22 @@ mod tests {
         let silences = |seconds: &[u64]| stuck(seconds.iter().map(|seconds| Duration::from_secs(*seconds)));
         assert_eq!(silences(&[0, 30]), None);
         assert_eq!(silences(&[0, 31, 3600]).as_deref(), Some("2 worker(s) silent for more than 30s"));
+    }
+
+    #[test]
+    fn a_node_that_is_cut_off_says_since_when_and_why() {
+        let lease = Duration::from_secs(10);
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        let cut_off = |away_since, trouble: Option<&str>, renewed| {
+            let trouble = trouble.map(str::to_owned);
+            cut_off(&ClusterStatus { away_since, trouble, renewed, ..ClusterStatus::default() }, lease)
+        };
+        assert_eq!(cut_off(None, None, None), None);
+        assert_eq!(cut_off(None, None, ago(9)), None);
+        let silent = cut_off(None, None, ago(12));
+        assert_eq!(silent.as_deref(), Some("the lease has not been renewed for 12 s"));
+        let away = cut_off(ago(3), Some("connection refused"), ago(4));
+        assert_eq!(away.as_deref(), Some("Redis has been away for 3 s: connection refused"));
     }
 
     #[test]

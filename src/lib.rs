@@ -10,7 +10,7 @@
 //!         worker: frames out ◀────────┘
 //! ```
 //!
-//! `protocol`, `app`, `hub` and `connection` are pure: no sockets, clocks, randomness or locks. Time and
+//! `protocol`, `app`, `hub`, `mirror` and `connection` are pure: no sockets, clocks, randomness or locks. Time and
 //! ids come in as values, what must happen goes out as values.
 
 pub mod protocol;
@@ -29,6 +29,8 @@ pub mod tls;
 
 pub mod hub;
 
+pub mod mirror;
+
 pub mod connection;
 
 pub mod inspect;
@@ -40,6 +42,8 @@ pub mod control;
 pub mod directory;
 
 pub mod worker;
+
+pub mod cluster;
 
 pub mod webhook;
 

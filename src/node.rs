@@ -7,13 +7,19 @@
 //! Not here: who is behind a subscription (`worker`), what may be published (`connection`, `api`).
 
 mod addresses;
+mod channels;
+mod cluster;
+mod everywhere;
+mod facts;
+#[cfg(test)]
+pub(crate) mod fake;
 mod figures;
 mod lookup;
 mod survey;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,16 +31,18 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::app::{App, AppId, Apps};
 use crate::config::Config;
-use crate::hub::{
-    Body, Census, ChannelFull, Delivery, Effect, Hub, Joined, Leavers, Occurrence, Publish, Subscription,
-    Watched, WorkerId,
-};
+use crate::hub::{ChannelFull, Delivery, Hub, Occurrence, WorkerId};
 use crate::inspect::Question;
-use crate::metrics::{Dropped, Metrics, Tally};
+use crate::metrics::{Metrics, Tally};
+use crate::mirror::{Grant, PARTITIONS, Ticket};
 use crate::node::addresses::Addresses;
-use crate::protocol::{ChannelName, CloseReason, Roster};
+use crate::protocol::CloseReason;
 use crate::rate::Rate;
 
+pub use channels::Overloaded;
+pub use cluster::{Away, Call, ClusterStatus, Lease, Listed};
+pub use everywhere::{Occupied, Promised};
+pub use facts::{FactAnswer, News, Receipt, Room, Tenure, Told};
 pub use lookup::{AppName, Lookup, NoApp, StoreAway};
 pub use survey::Footprint;
 
@@ -56,7 +64,9 @@ pub struct Node {
     /// Of every app that is or was known, so that a changed app keeps its figures.
     usages: ArcSwap<HashMap<AppId, Arc<Usage>>>,
     metrics: Metrics,
-    hubs: Box<[Lock<Shard>]>,
+    hubs: Box<[Lock<channels::Shard>]>,
+    /// In the place of the hubs, if this node is one of many.
+    cluster: Option<cluster::Cluster>,
     // Keyed: a client that chooses channel names cannot aim at one hub.
     hasher: RandomState,
     outlets: Box<[Outlet<Letter>]>,
@@ -74,13 +84,6 @@ pub struct Node {
     /// The node is about to stop: others should take what is new.
     leaving: AtomicBool,
     draining: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Shard {
-    hub: Hub,
-    /// Kept, so that a command allocates nothing for its effects.
-    effects: Vec<Effect>,
 }
 
 /// What an app uses of the node now.
@@ -147,6 +150,8 @@ pub trait Weighed {
 pub enum Letter {
     /// Serve your listeners. With it, when the event was accepted, if that is what it is.
     Deliver(Delivery, Option<Instant>),
+    /// Somebody who waited for a place in an audience has it, or does not get it.
+    Granted(Ticket, Result<Grant, ChannelFull>),
     /// Apps have changed: let connections go whose app serves them no longer.
     AppsChanged,
     /// Close every connection, evenly over this time: the server stops.
@@ -219,20 +224,6 @@ impl fmt::Display for Budget {
     }
 }
 
-/// Too much waits for the workers already.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("the workers are too far behind")]
-pub struct Overloaded;
-
-/// A channel as the API lists it.
-#[derive(Clone, Debug)]
-pub struct Occupied {
-    /// Its name.
-    pub channel: ChannelName,
-    /// Its figures.
-    pub census: Census,
-}
-
 impl Node {
     /// A node without channels, with a mailbox for each worker.
     pub fn new(config: Config, apps: Apps) -> Arc<Self> {
@@ -240,10 +231,12 @@ impl Node {
         let (occurrences, occurred) = mailbox();
         let debounce = Duration::from_secs(config.webhooks.debounce_s);
         let beats = config.workers();
-        let hub = || Lock::new(Shard { hub: Hub::new(rand::random(), debounce), effects: Vec::new() });
+        let hub =
+            || Lock::new(channels::Shard { hub: Hub::new(rand::random(), debounce), effects: Vec::new() });
         let node = Self {
             metrics: Metrics::new(),
             hubs: (0..HUBS).map(|_| hub()).collect(),
+            cluster: (!config.redis.url.expose().is_empty()).then(cluster::Cluster::new),
             hasher: RandomState::new(),
             outlets: outlets.into(),
             beats: (0..beats).map(|_| AtomicU64::new(0)).collect(),
@@ -314,6 +307,11 @@ impl Node {
                     used.insert(app.clone());
                 }
             }
+        }
+        for partition in 0..PARTITIONS {
+            self.mirrored(partition, |mirror, _| {
+                used.extend(mirror.topics().map(|topic| topic.app.clone()));
+            });
         }
         used
     }
@@ -405,160 +403,6 @@ impl Node {
             outlet.post(Letter::Drain(over));
         }
     }
-
-    /// Whether the workers keep up. To be asked before anything that makes them more to deliver.
-    ///
-    /// # Errors
-    /// When it would only pile up: refuse it. The refusal is counted.
-    pub fn check_room(&self) -> Result<(), Overloaded> {
-        if !self.is_overloaded() {
-            return Ok(());
-        }
-        self.metrics.overloads.inc();
-        Err(Overloaded)
-    }
-
-    /// Whether more waits for some worker than may.
-    pub fn is_overloaded(&self) -> bool {
-        let max = self.config.server.mailbox_bytes_max;
-        self.outlets.iter().any(|outlet| outlet.waiting.bytes.load(Ordering::Relaxed) > max)
-    }
-
-    /// Whether an app may have one more channel, if `channel` would be one. Two threads that ask at the same time may
-    /// both hear yes.
-    pub fn has_room_for(&self, app: &App, channel: &ChannelName) -> bool {
-        if app.channels_max == 0 || self.census(app, channel).subscriptions > 0 {
-            return true;
-        }
-        self.hubs.iter().map(|hub| hold(hub).hub.occupied_count(&app.id)).sum::<usize>() < app.channels_max
-    }
-
-    /// See [`Hub::subscribe`].
-    ///
-    /// # Errors
-    /// When a presence channel has no room for another user.
-    pub fn subscribe(&self, new: Subscription<'_>) -> Result<Joined, ChannelFull> {
-        self.apply(&new.app.id, new.channel, |hub, effects| hub.subscribe(new, effects))
-    }
-
-    /// See [`Hub::unsubscribe`].
-    pub fn unsubscribe(&self, old: Subscription<'_>) {
-        self.apply(&old.app.id, old.channel, |hub, effects| hub.unsubscribe(old, effects));
-    }
-
-    /// See [`Hub::watch`].
-    pub fn watch(&self, app: &App, user: &ChannelName, worker: WorkerId) -> Watched {
-        self.apply(&app.id, user, |hub, _| hub.watch(app, user, worker))
-    }
-
-    /// See [`Hub::unwatch`].
-    pub fn unwatch(&self, app: &App, user: &ChannelName, worker: WorkerId, now: Instant) {
-        self.apply(&app.id, user, |hub, _| hub.unwatch(app, user, worker, now));
-    }
-
-    /// See [`Hub::publish`]. Ask [`Node::check_room`] before, and count the event.
-    pub fn publish(&self, new: Publish<'_>) -> Census {
-        let accepted = Some(new.now);
-        let shard = &mut *hold(self.shard(&new.app.id, new.channel));
-        self.run(shard, accepted, |hub, effects| hub.publish(new, effects))
-    }
-
-    /// See [`Hub::leavers`].
-    pub fn leavers(&self) -> Vec<Leavers> {
-        let apps = self.apps();
-        let tells = |id: &str| apps.by_id(id).is_some_and(|app| !app.webhooks.is_empty());
-        self.hubs.iter().flat_map(|hub| hold(hub).hub.leavers(tells).collect::<Vec<_>>()).collect()
-    }
-
-    /// See [`Hub::restore`].
-    pub fn restore(&self, app: &App, leavers: &Leavers, now: Instant) {
-        self.apply(&app.id, &leavers.channel, |hub, _| hub.restore(app, leavers, now));
-    }
-
-    /// See [`Hub::terminate`].
-    pub fn terminate(&self, app: &App, user: &ChannelName) {
-        let body = Body::Disconnect(CloseReason::Terminated);
-        self.apply(&app.id, user, |hub, effects| hub.terminate(app, user, body, effects));
-    }
-
-    /// See [`Hub::census`].
-    pub fn census(&self, app: &App, channel: &ChannelName) -> Census {
-        self.apply(&app.id, channel, |hub, _| hub.census(&app.id, channel, Instant::now()))
-    }
-
-    /// See [`Hub::roster`].
-    pub fn roster(&self, app: &App, channel: &ChannelName) -> Option<Arc<Roster>> {
-        self.apply(&app.id, channel, |hub, _| hub.roster(&app.id, channel))
-    }
-
-    /// Every channel of an app that has subscribers and whose name begins with `prefix`.
-    pub fn occupied(&self, app: &App, prefix: &str) -> Vec<Occupied> {
-        let mut all = Vec::new();
-        for hub in &self.hubs {
-            let shard = hold(hub);
-            let channels = shard.hub.occupied(&app.id, prefix, Instant::now());
-            all.extend(channels.map(|(channel, census)| Occupied { channel: channel.clone(), census }));
-        }
-        all
-    }
-
-    /// Does what is due in every hub. To be called a few times a second.
-    pub fn settle(&self, now: Instant) {
-        // Whoever is back after a restart has never been away: then nobody's leave is told before it.
-        if self.draining.load(Ordering::Relaxed) && !self.config.webhooks.state_file.is_empty() {
-            return;
-        }
-        let apps = self.apps();
-        for hub in &self.hubs {
-            self.run(&mut hold(hub), None, |hub, effects| {
-                hub.settle(now, |id| apps.by_id(id).map(|app| &**app), effects);
-            });
-        }
-    }
-
-    fn shard(&self, app: &AppId, channel: &ChannelName) -> &Lock<Shard> {
-        let hash = self.hasher.hash_one((app, channel));
-        let at = usize::try_from(hash % HUBS as u64).unwrap_or_default();
-        &self.hubs[at]
-    }
-
-    /// Applies a command to the hub that owns the channel and hands its effects on, in order.
-    fn apply<R>(
-        &self,
-        app: &AppId,
-        channel: &ChannelName,
-        command: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> R,
-    ) -> R {
-        self.run(&mut hold(self.shard(app, channel)), None, command)
-    }
-
-    fn run<R>(
-        &self,
-        shard: &mut Shard,
-        accepted: Option<Instant>,
-        command: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> R,
-    ) -> R {
-        let answer = command(&mut shard.hub, &mut shard.effects);
-        for effect in shard.effects.drain(..) {
-            match effect {
-                Effect::Deliver(worker, delivery) => {
-                    if let Some(outlet) = self.outlets.get(usize::from(worker.0)) {
-                        outlet.post(Letter::Deliver(delivery, accepted));
-                    }
-                }
-                Effect::Occurred(occurrence) => self.tell(occurrence),
-            }
-        }
-        answer
-    }
-
-    /// Hands over what webhooks tell. Nobody waits for them: what is too much is dropped and counted.
-    fn tell(&self, occurrence: Occurrence) {
-        if self.occurrences.waiting.bytes.load(Ordering::Relaxed) > self.config.webhooks.queue_bytes_max {
-            return self.metrics.webhooks.dropped(Dropped::Overload, 1);
-        }
-        self.occurrences.post(occurrence);
-    }
 }
 
 fn in_six(address: IpAddr) -> Ipv6Addr {
@@ -595,7 +439,7 @@ impl Weighed for Letter {
         size_of::<Self>()
             + match self {
                 Self::Deliver(delivery, _) => delivery.body.weight(),
-                Self::AppsChanged | Self::Drain(_) | Self::Ask(_) => 0,
+                Self::Granted(..) | Self::AppsChanged | Self::Drain(_) | Self::Ask(_) => 0,
             }
     }
 }

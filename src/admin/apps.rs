@@ -37,8 +37,7 @@ pub(super) async fn show(admin: &Admin, call: &Call<'_>) -> Result<Answer, Admin
 /// `DELETE apps/{app}/users/{user}`: ends every connection of a user for good.
 pub(super) async fn terminate(admin: &Admin, call: &Call<'_>) -> Result<Answer, AdminError> {
     let (app, user) = (call.app(admin).await?, call::user(&call.segment("user"))?);
-    let connections = admin.node.census(&app, &user).subscriptions;
-    admin.node.terminate(&app, &user);
+    let connections = admin.node.terminate(&app, &user).await?;
     tracing::info!(app = %app.id, connections, peer = ?call.peer(), "user terminated by an operator");
     Ok(Answer::accepted(&json!({ "connections": connections })))
 }

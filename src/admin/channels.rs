@@ -1,4 +1,4 @@
-//! `apps/{app}/channels…`: who is subscribed, who is present.
+//! `apps/{app}/channels…`: who is subscribed, who is present. In a cluster: on this node.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::admin::{Admin, AdminError, Answer};
 use crate::hub::Census;
 use crate::protocol::{ChannelKind, ChannelName};
 
-/// `GET apps/{app}/channels`: those with subscribers, by name.
+/// `GET apps/{app}/channels`: those with subscribers on this node, by name.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, AdminError> {
     let (app, limit) = (call.app(admin).await?, call.limit()?);
     let parameter = |name| call.parameter(name).unwrap_or_default();
@@ -16,7 +16,7 @@ pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Admin
     page.truncate(limit);
     let next = page.last().filter(|_| more).map(ToString::to_string);
     let channel = |name: &ChannelName| {
-        let census = admin.node.census(&app, name);
+        let census = admin.node.census_here(&app, name);
         // It may have emptied since.
         (census.subscriptions > 0).then(|| channel(name, &census))
     };
@@ -24,18 +24,18 @@ pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Admin
     Ok(Answer::ok(&json!({ "channels": channels, "next": next })))
 }
 
-/// `GET apps/{app}/channels/{channel}`: one, with a page of the users present, by id.
+/// `GET apps/{app}/channels/{channel}`: one, with a page of the users present on this node, by id.
 pub(super) async fn show(admin: &Admin, call: &Call<'_>) -> Result<Answer, AdminError> {
     let (app, limit) = (call.app(admin).await?, call.limit()?);
     let name = call.channel(&app)?;
     let after = call.parameter("after").unwrap_or_default();
-    let roster = admin.node.roster(&app, &name);
+    let roster = admin.node.roster_here(&app, &name);
     let members = roster.iter().flat_map(|roster| roster.members());
     let mut users: Vec<&str> = members.map(|member| &*member.user_id).filter(|id| *id > after).collect();
     users.sort_unstable();
     let more = users.len() > limit;
     users.truncate(limit);
-    let mut answer = channel(&name, &admin.node.census(&app, &name));
+    let mut answer = channel(&name, &admin.node.census_here(&app, &name));
     answer["next"] = json!(users.last().filter(|_| more));
     answer["user_ids"] = json!(users);
     Ok(Answer::ok(&answer))

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::node::Away;
 use crate::protocol::cut;
 
 /// How much of a stranger's text an error repeats, in bytes.
@@ -45,10 +46,18 @@ pub enum AdminError {
     WorkerSilent { worker: u16, limit_s: u64 },
     #[error("the store of apps is away: whether there is such an app cannot be told now")]
     StoreAway,
+    #[error("the cluster cannot be reached at the moment: try again")]
+    ClusterAway,
     #[error("webhooks are not delivered by this node")]
     NoWebhooks,
     #[error("no answer within {limit_s} seconds: try again")]
     Silent { limit_s: u64 },
+}
+
+impl From<Away> for AdminError {
+    fn from(Away: Away) -> Self {
+        Self::ClusterAway
+    }
 }
 
 impl AdminError {
@@ -66,6 +75,7 @@ impl AdminError {
             Self::ReloadRefused { .. } => StatusCode::CONFLICT,
             Self::Stopping
             | Self::StoreAway
+            | Self::ClusterAway
             | Self::WorkerSilent { .. }
             | Self::NoWebhooks
             | Self::Silent { .. } => StatusCode::SERVICE_UNAVAILABLE,

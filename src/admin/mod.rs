@@ -12,6 +12,7 @@ mod call;
 mod channels;
 mod connections;
 mod error;
+mod nodes;
 mod orders;
 mod status;
 mod webhooks;
@@ -87,6 +88,7 @@ pub enum Endpoint {
     OpenApi,
     Status,
     Config,
+    Nodes,
     Apps,
     App,
     Channels,
@@ -103,10 +105,11 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OpenApi,
         Self::Status,
         Self::Config,
+        Self::Nodes,
         Self::Apps,
         Self::App,
         Self::Channels,
@@ -136,6 +139,7 @@ impl Endpoint {
             Self::OpenApi => "/admin/v1/openapi.json",
             Self::Status => "/admin/v1/status",
             Self::Config => "/admin/v1/config",
+            Self::Nodes => "/admin/v1/nodes",
             Self::Apps => "/admin/v1/apps",
             Self::App => "/admin/v1/apps/{app}",
             Self::Channels => "/admin/v1/apps/{app}/channels",
@@ -167,6 +171,7 @@ impl Endpoint {
             Self::OpenApi => Ok(Answer::text(OPENAPI)),
             Self::Status => status::status(admin).await,
             Self::Config => Ok(status::config(admin)),
+            Self::Nodes => Ok(nodes::list(admin)),
             Self::Apps => apps::list(admin, &call),
             Self::App => apps::show(admin, &call).await,
             Self::Channels => channels::list(admin, &call).await,

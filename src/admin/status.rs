@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::admin::{Addresses, Admin, AdminError, Answer};
+use crate::admin::{Addresses, Admin, AdminError, Answer, nodes};
 use crate::config::shown;
 use crate::hub::WorkerId;
 use crate::inspect::Question;
@@ -40,6 +40,7 @@ pub(super) async fn status(admin: &Admin) -> Result<Answer, AdminError> {
             "metrics": metrics.map(|address| address.to_string()),
             "admin": own.to_string(),
         },
+        "cluster": nodes::summary(node),
         "apps": node.apps().all().count(),
         "connections": node.open(),
         "channels": footprints.values().map(|footprint| footprint.channels).sum::<usize>(),

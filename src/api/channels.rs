@@ -12,7 +12,7 @@ use crate::node::Node;
 use crate::protocol::{ChannelName, Query};
 
 /// `GET channels`: everything that has subscribers.
-pub(super) fn list(node: &Node, signed: &Signed) -> Result<Answer, ApiError> {
+pub(super) async fn list(node: &Node, signed: &Signed<'_>) -> Result<Answer, ApiError> {
     let prefix = signed.query.get("filter_by_prefix").unwrap_or_default();
     let info = info(&signed.query, Attribute::OF_CHANNELS)?;
     if info.wants(Attribute::UserCount) && !prefix.starts_with("presence-") {
@@ -20,6 +20,7 @@ pub(super) fn list(node: &Node, signed: &Signed) -> Result<Answer, ApiError> {
     }
     let channels: Map<String, Value> = node
         .occupied(&signed.app, prefix)
+        .await?
         .into_iter()
         .map(|occupied| (occupied.channel.to_string(), info.of_publish(&occupied.channel, &occupied.census)))
         .collect();
@@ -27,10 +28,10 @@ pub(super) fn list(node: &Node, signed: &Signed) -> Result<Answer, ApiError> {
 }
 
 /// `GET channels/{name}`: one channel, occupied or not.
-pub(super) fn show(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn show(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = channel(&signed.app, name)?;
     let info = info(&signed.query, Attribute::OF_CHANNEL)?;
-    let census = node.census(&signed.app, &channel);
+    let census = node.census(&signed.app, &channel).await?;
     let mut reply = Map::new();
     reply.insert("occupied".into(), json!(census.subscriptions > 0));
     if info.wants(Attribute::UserCount) {
@@ -69,12 +70,12 @@ fn with_cache(reply: &Value, cache: Option<(Box<RawValue>, u64)>) -> String {
 }
 
 /// `GET channels/{name}/users`: everybody present.
-pub(super) fn users(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn users(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = channel(&signed.app, name)?;
     if !channel.kind().is_presence() {
         return Err(ApiError::UsersNeedPresence);
     }
-    let roster = node.roster(&signed.app, &channel);
+    let roster = node.roster(&signed.app, &channel).await?;
     let users: Vec<Value> = roster
         .iter()
         .flat_map(|roster| roster.members())
@@ -84,9 +85,9 @@ pub(super) fn users(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answ
 }
 
 /// `GET channels/{name}/stats`, deprecated.
-pub(super) fn stats(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn stats(node: &Node, signed: &Signed<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = channel(&signed.app, name)?;
-    let census = node.census(&signed.app, &channel);
+    let census = node.census(&signed.app, &channel).await?;
     let mut reply = json!({ "occupied": census.subscriptions > 0, "connection_count": census.subscriptions });
     if channel.kind().is_presence() {
         reply["user_count"] = json!(census.users);

@@ -6,10 +6,10 @@ use actix_http::{Response, StatusCode};
 use thiserror::Error;
 
 use crate::metrics::{Fault, Limit};
-use crate::node::{Budget, Exhausted, Overloaded, StoreAway};
+use crate::node::{Away, Budget, Exhausted, Overloaded, StoreAway};
 use crate::protocol::{QueryError, cut, one_line};
 
-/// Why a call was refused. Nothing of it was carried out.
+/// Why a call was refused. Nothing of it was carried out, unless the cluster is away: then that is not known.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[allow(missing_docs, reason = "each text is what the variant means")]
 pub enum ApiError {
@@ -101,6 +101,8 @@ pub enum ApiError {
     Overloaded,
     #[error("The app cannot be looked up at the moment: try again")]
     StoreAway,
+    #[error("The cluster cannot be reached at the moment, an event may have been sent or not: try again")]
+    ClusterAway,
 }
 
 impl From<Overloaded> for ApiError {
@@ -112,6 +114,12 @@ impl From<Overloaded> for ApiError {
 impl From<StoreAway> for ApiError {
     fn from(StoreAway: StoreAway) -> Self {
         Self::StoreAway
+    }
+}
+
+impl From<Away> for ApiError {
+    fn from(Away: Away) -> Self {
+        Self::ClusterAway
     }
 }
 
@@ -136,7 +144,7 @@ impl ApiError {
             | Self::InvalidBodyMd5 => StatusCode::UNAUTHORIZED,
             Self::AppDisabled => StatusCode::FORBIDDEN,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::StoreAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::StoreAway | Self::ClusterAway => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -186,7 +194,7 @@ impl ApiError {
         match self {
             Self::WrongMethod(allowed) => set(header::ALLOW, allowed),
             Self::UpgradeRequired => set(header::UPGRADE, "websocket"),
-            Self::Overloaded | Self::StoreAway => set(header::RETRY_AFTER, "1"),
+            Self::Overloaded | Self::StoreAway | Self::ClusterAway => set(header::RETRY_AFTER, "1"),
             Self::TooMany(exhausted) => {
                 // Whole seconds, and never "at once".
                 let seconds = exhausted.retry_after.as_secs() + 1;

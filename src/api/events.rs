@@ -66,18 +66,24 @@ enum Addressing {
 }
 
 /// `POST events`: one event for one or more channels.
-pub(super) fn trigger(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<Answer, ApiError> {
+pub(super) async fn trigger(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<Answer, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
     let of_query = in_query(&signed.query);
     let of_query = if of_query.is_empty() { String::new() } else { Value::Object(of_query).to_string() };
     let event = publication(&signed.app, fields(text)?.or(fields(&of_query)?), Addressing::Many)?;
     admit(node, &signed.app, event.channels.len())?;
-    let channels = publish(node, &signed.app, &event);
+    let mut channels = Map::new();
+    let tell = |event: &Publication<'_>, channel: &ChannelName, census: &Census| {
+        if !event.info.is_empty() {
+            channels.insert(channel.to_string(), event.info.of_publish(channel, census));
+        }
+    };
+    publish(node, &signed.app, std::slice::from_ref(&event), tell).await?;
     Ok(if event.info.is_empty() { nothing() } else { Answer::Json(json!({ "channels": channels })) })
 }
 
 /// `POST batch_events`: several events, in order.
-pub(super) fn trigger_batch(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<Answer, ApiError> {
+pub(super) async fn trigger_batch(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Result<Answer, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
     if !text.trim_ascii_start().starts_with('{') {
         return Err(ApiError::InvalidJson);
@@ -96,16 +102,17 @@ pub(super) fn trigger_batch(node: &Node, signed: &Signed<'_>, body: &[u8]) -> Re
         events.push(publication(&signed.app, fields, Addressing::One)?);
     }
     admit(node, &signed.app, events.len())?;
-    let infos: Vec<Value> = events
-        .iter()
-        .map(|event| publish(node, &signed.app, event).into_iter().next().map_or(json!({}), |(_, info)| info))
-        .collect();
+    let mut infos: Vec<Value> = Vec::with_capacity(events.len());
+    let tell = |event: &Publication<'_>, channel: &ChannelName, census: &Census| {
+        infos.push(event.info.of_publish(channel, census));
+    };
+    publish(node, &signed.app, &events, tell).await?;
     let wanted = events.iter().any(|event| !event.info.is_empty());
     Ok(if wanted { Answer::Json(json!({ "batch": infos })) } else { nothing() })
 }
 
 /// `POST channels/{name}/events`, deprecated: the body is the data.
-pub(super) fn trigger_on_channel(
+pub(super) async fn trigger_on_channel(
     node: &Node,
     signed: &Signed<'_>,
     channel: &str,
@@ -118,7 +125,7 @@ pub(super) fn trigger_on_channel(
     let text = Value::Object(fields).to_string();
     let event = publication(&signed.app, self::fields(&text)?, Addressing::One)?;
     admit(node, &signed.app, 1)?;
-    publish(node, &signed.app, &event);
+    publish(node, &signed.app, &[event], |_, _, _| {}).await?;
     Ok(Answer::Accepted)
 }
 
@@ -254,25 +261,38 @@ fn channel(app: &App, name: &str) -> Result<ChannelName, ApiError> {
     ChannelName::parse(name, app.channel_name_max).map_err(|_| ApiError::InvalidChannelName(name.to_owned()))
 }
 
-/// Publishes to every channel; what was asked about each comes back.
-fn publish(node: &Node, app: &App, event: &Publication<'_>) -> Map<String, Value> {
+/// Publishes events, each to every one of its channels. `tell` hears of each how many have subscribed to it.
+async fn publish(
+    node: &Node,
+    app: &App,
+    events: &[Publication<'_>],
+    mut tell: impl FnMut(&Publication<'_>, &ChannelName, &Census),
+) -> Result<(), ApiError> {
+    let all = || events.iter().flat_map(|event| event.channels.iter().map(move |channel| (event, channel)));
     let now = Instant::now();
-    let mut infos = Map::new();
-    node.metrics().events_of_api.inc_by(event.channels.len() as u64);
-    for channel in &event.channels {
-        tracing::trace!(app = %app.id, channel = %channel, event = ?cut(event.name, 200), "published");
-        let encoded = if channel.kind().is_cached() {
-            Event::Kept(CachedEvent::new(channel, event.name, &event.data))
-        } else {
-            Event::Passing(Frame::event(channel, event.name, &event.data))
-        };
-        let census: Census =
-            node.publish(Publish { app, channel, event: encoded, except: event.except, told: None, now });
-        if !event.info.is_empty() {
-            infos.insert(channel.to_string(), event.info.of_publish(channel, &census));
-        }
+    if node.is_clustered() {
+        let news = all().map(|(event, channel)| new(app, event, channel, now)).collect();
+        // Apart, so that a call takes no more room where there is no cluster.
+        let counted = Box::pin(node.publish_all(news)).await?;
+        all().zip(&counted).for_each(|((event, channel), census)| tell(event, channel, census));
+    } else {
+        all().for_each(|(event, channel)| {
+            tell(event, channel, &node.publish(new(app, event, channel, now)));
+        });
     }
-    infos
+    node.metrics().events_of_api.inc_by(events.iter().map(|event| event.channels.len() as u64).sum());
+    Ok(())
+}
+
+/// An event for one of its channels.
+fn new<'a>(app: &'a App, event: &Publication<'_>, channel: &'a ChannelName, now: Instant) -> Publish<'a> {
+    tracing::trace!(app = %app.id, channel = %channel, event = ?cut(event.name, 200), "published");
+    let encoded = if channel.kind().is_cached() {
+        Event::Kept(CachedEvent::new(channel, event.name, &event.data))
+    } else {
+        Event::Passing(Frame::event(channel, event.name, &event.data))
+    };
+    Publish { app, channel, event: encoded, except: event.except, told: None, now }
 }
 
 #[cfg(test)]

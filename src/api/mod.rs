@@ -11,6 +11,8 @@ mod error;
 mod events;
 mod info;
 mod route;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -148,7 +150,7 @@ async fn answer(
     if node.config().api.extraneous_parameters == ExtraneousParameters::Refuse {
         check_extraneous(&signed, &route.resource)?;
     }
-    let answer = dispatch(node, &signed, &route.resource, &body)?;
+    let answer = dispatch(node, &signed, &route.resource, &body).await?;
     if let Some(tally) = node.tally(&signed.app) {
         tally.http_calls_received.add(1);
         tally.http_received_bytes.add(body.len());
@@ -180,32 +182,34 @@ fn check_route<'a>(request: &'a Request, route: Option<Route<'a>>) -> Result<Rou
 
 /// Carries out a call whose sender has been checked.
 ///
+/// A node that is alone waits for nothing: the answer is there when it is first asked for.
+///
 /// # Errors
-/// What is wrong with the call; nothing of it was carried out then.
-pub fn dispatch(
+/// What is wrong with the call; nothing of it was carried out then, unless the cluster is away.
+pub async fn dispatch(
     node: &Node,
     signed: &Signed<'_>,
     resource: &Resource,
     body: &[u8],
 ) -> Result<Answer, ApiError> {
     match resource {
-        Resource::Events => events::trigger(node, signed, body),
-        Resource::BatchEvents => events::trigger_batch(node, signed, body),
-        Resource::ChannelEvents(channel) => events::trigger_on_channel(node, signed, channel, body),
-        Resource::Channels => channels::list(node, signed),
-        Resource::Channel(channel) => channels::show(node, signed, channel),
-        Resource::Users(channel) => channels::users(node, signed, channel),
-        Resource::ChannelStats(channel) => channels::stats(node, signed, channel),
-        Resource::Terminate(user_id) => Ok(terminate(node, signed, user_id)),
+        Resource::Events => events::trigger(node, signed, body).await,
+        Resource::BatchEvents => events::trigger_batch(node, signed, body).await,
+        Resource::ChannelEvents(channel) => events::trigger_on_channel(node, signed, channel, body).await,
+        Resource::Channels => channels::list(node, signed).await,
+        Resource::Channel(channel) => channels::show(node, signed, channel).await,
+        Resource::Users(channel) => channels::users(node, signed, channel).await,
+        Resource::ChannelStats(channel) => channels::stats(node, signed, channel).await,
+        Resource::Terminate(user_id) => terminate(node, signed, user_id).await,
     }
 }
 
 /// `POST users/{id}/terminate_connections`. A user who is not there has no connections to end.
-fn terminate(node: &Node, signed: &Signed<'_>, user_id: &str) -> Answer {
+async fn terminate(node: &Node, signed: &Signed<'_>, user_id: &str) -> Result<Answer, ApiError> {
     if is_user_id(user_id) {
-        node.terminate(&signed.app, &ChannelName::of_user(user_id));
+        node.terminate(&signed.app, &ChannelName::of_user(user_id)).await?;
     }
-    Answer::Json(json!({}))
+    Ok(Answer::Json(json!({})))
 }
 
 fn check_method(method: &Method, resource: &Resource) -> Result<(), Refused> {

@@ -19,6 +19,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
+use crate::cluster::servers;
 use crate::config::{Config, DEMO_KEY, DEMO_SECRET, Layers, Loaded, LogFormat, LogLevel, Note, default_toml};
 use crate::metrics::Metrics;
 use crate::server::{self, Listening};
@@ -122,6 +123,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Config(ConfigCommand::Check(settings)) => with_config(&settings, |loaded| {
             if let Err(error) = Certificates::load(&loaded.config.tls, &Metrics::new().doors) {
+                return fail(EXIT_CONFIG, &format!("The configuration is wrong:\n{error}"));
+            }
+            if let Err(error) = servers::check(&loaded.config.redis) {
                 return fail(EXIT_CONFIG, &format!("The configuration is wrong:\n{error}"));
             }
             let store =

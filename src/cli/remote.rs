@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use tokio::runtime;
 use tokio::time::sleep;
 
-use crate::cli::show::{connection_text, connections_text, dead_letters_text, pretty, status_text};
+use crate::cli::show::{
+    connection_text, connections_text, dead_letters_text, nodes_text, pretty, status_text,
+};
 use crate::cli::{EXIT_CONFIG, EXIT_FAILED, Settings, fail, say};
 use crate::config::{Admin, Config};
 
@@ -32,6 +34,14 @@ const PAGE_MAX: usize = 1000;
 pub(super) enum Remote {
     /// Say how a running server is.
     Status {
+        #[command(flatten)]
+        target: Target,
+        /// As the admin API says it
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the nodes of a cluster, as a running server sees them.
+    Nodes {
         #[command(flatten)]
         target: Target,
         /// As the admin API says it
@@ -209,6 +219,10 @@ async fn carry_out(command: &Remote) -> Result<String, Failure> {
         Remote::Status { target, json } => {
             let status = Api::of(target)?.get("status", &[]).await?;
             Ok(if *json { pretty(&status) } else { status_text(&status) })
+        }
+        Remote::Nodes { target, json } => {
+            let nodes = Api::of(target)?.get("nodes", &[]).await?;
+            Ok(if *json { pretty(&nodes) } else { nodes_text(&nodes) })
         }
         Remote::Drain { target, wait } => drain(&Api::of(target)?, *wait).await,
         Remote::Reload { target } => reload(&Api::of(target)?).await,

@@ -17,6 +17,9 @@ pub(super) fn status_text(status: &Value) -> String {
     for (name, label) in [("clients", "clients on"), ("metrics", "metrics on"), ("admin", "admin API on")] {
         rows.push(vec![label.to_owned(), cell(&status["listening"][name])]);
     }
+    if status["cluster"].is_object() {
+        rows.push(vec!["cluster".to_owned(), cluster_text(&status["cluster"])]);
+    }
     for name in ["apps", "connections", "channels", "subscriptions"] {
         rows.push(vec![name.to_owned(), cell(&status[name])]);
     }
@@ -30,6 +33,31 @@ pub(super) fn status_text(status: &Value) -> String {
         rows.push(vec![format!("worker {}", cell(&worker["worker"])), text]);
     }
     table(&rows)
+}
+
+/// What a node says of its cluster, in a few words.
+fn cluster_text(cluster: &Value) -> String {
+    match cluster["away_s"].as_u64() {
+        Some(away) => format!("Redis away for {}: {}", time(away), cell(&cluster["trouble"])),
+        None => format!("{} nodes, this one is {}", cell(&cluster["nodes"]), cell(&cluster["node"])),
+    }
+}
+
+pub(super) fn nodes_text(answer: &Value) -> String {
+    if answer["clustered"] != true {
+        return "No cluster: this node is all there is (redis.url is empty).\n".to_owned();
+    }
+    let mut rows = vec![["NODE", "LEASE LEFT", ""].map(str::to_owned).to_vec()];
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        let left_ms = node["lease_left_ms"].as_u64().unwrap_or_default();
+        let left = format!("{}.{} s", left_ms / 1000, left_ms % 1000 / 100);
+        let own = if node["own"] == true { "this one" } else { "" };
+        rows.push(vec![cell(&node["node"]), left, own.to_owned()]);
+    }
+    let away = answer["away_s"]
+        .as_u64()
+        .map(|away| format!("Redis has been away for {}: {}\n", time(away), cell(&answer["trouble"])));
+    table(&rows) + &away.unwrap_or_default()
 }
 
 pub(super) fn connections_text(connections: &[Value], next: Option<&str>) -> String {
@@ -148,6 +176,19 @@ mod tests {
     #[test]
     fn a_text_of_a_stranger_steers_no_terminal() {
         assert_eq!(cell(&json!("a\u{1b}[2J")), "a\u{fffd}[2J");
+    }
+
+    #[test]
+    fn nodes_are_listed_with_what_is_left_of_their_leases() {
+        assert!(nodes_text(&json!({ "clustered": false, "nodes": [] })).starts_with("No cluster"));
+        let node = |name: &str, own: bool| json!({ "node": name, "own": own, "lease_left_ms": 9_250 });
+        let answer = json!({
+            "clustered": true, "away_s": 61, "trouble": "connection refused", "nodes": [node("a", false), node("b", true)],
+        });
+        assert_eq!(
+            nodes_text(&answer),
+            "NODE  LEASE LEFT\na     9.2 s\nb     9.2 s       this one\nRedis has been away for 1 min: connection refused\n"
+        );
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::hub::Audience;
+use crate::mirror::Ticket;
 use crate::protocol::{ChannelName, Member};
 
-/// A place of the connection in an audience.
+/// A place of the connection in an audience, or the wish for one.
 #[derive(Clone, Debug)]
 pub struct Membership {
     /// The channel.
@@ -15,9 +16,16 @@ pub struct Membership {
     pub audience: Audience,
     /// Who the connection is in a presence channel.
     pub member: Option<Arc<Member>>,
-    /// Where in the worker's list of the audience. The worker keeps it up to date.
-    pub seat: u32,
+    /// Where on the worker. The worker keeps it up to date.
+    pub standing: Standing,
 }
+
+/// Where a membership stands on its worker: on a seat in the list of the audience, or, as long as the cluster has not
+/// answered, on a ticket.
+///
+/// One number, since there is one for each subscription of each client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing(u32);
 
 /// All of them, in no order.
 ///
@@ -96,16 +104,61 @@ impl Memberships {
         removed
     }
 
-    pub(super) fn set_seat(&mut self, at: usize, seat: u32) {
+    pub(super) fn set_standing(&mut self, at: usize, standing: Standing) {
         if let Some(membership) = self.list.get_mut(at) {
-            membership.seat = seat;
+            membership.standing = standing;
+        }
+    }
+
+    /// Replaces the name by an equal one that others have as well.
+    pub(super) fn share_name(&mut self, at: usize, name: &ChannelName) {
+        let Some(membership) = self.list.get_mut(at) else { return };
+        membership.channel = name.clone();
+        if let Some(index) = &mut self.index
+            && membership.is_subscription()
+        {
+            index.remove(name);
+            index.insert(name.clone(), at);
         }
     }
 }
 
 impl Membership {
+    /// Whether the cluster has not answered yet.
+    pub fn is_waiting(&self) -> bool {
+        self.standing.ticket().is_some()
+    }
+
     fn is_subscription(&self) -> bool {
         self.audience == Audience::Subscribers
+    }
+}
+
+impl Standing {
+    /// Tells tickets from seats. So neither are numbered higher.
+    const WAITS: u32 = 1 << 31;
+
+    /// The highest number that a ticket may have.
+    pub const TICKET_MAX: u32 = Self::WAITS - 1;
+
+    /// On a seat.
+    pub fn on(seat: u32) -> Self {
+        Self(seat & Self::TICKET_MAX)
+    }
+
+    /// Waiting with a ticket.
+    pub fn with(Ticket(number): Ticket) -> Self {
+        Self(number | Self::WAITS)
+    }
+
+    /// The seat, if it has one.
+    pub fn seat(self) -> Option<u32> {
+        (self.0 & Self::WAITS == 0).then_some(self.0)
+    }
+
+    /// The ticket, if it waits.
+    pub fn ticket(self) -> Option<Ticket> {
+        (self.0 & Self::WAITS != 0).then_some(Ticket(self.0 & Self::TICKET_MAX))
     }
 }
 
@@ -118,7 +171,30 @@ mod tests {
     fn membership(number: usize) -> Membership {
         let channel = ChannelName::parse(&format!("c{number}"), 164).expect("valid name");
         let audience = if number.is_multiple_of(5) { Audience::Watchers } else { Audience::Subscribers };
-        Membership { channel, audience, member: None, seat: 0 }
+        Membership { channel, audience, member: None, standing: Standing::on(0) }
+    }
+
+    #[test]
+    fn a_standing_is_a_seat_or_a_ticket() {
+        for number in [0, 1, Standing::TICKET_MAX] {
+            let (seated, waiting) = (Standing::on(number), Standing::with(Ticket(number)));
+            assert_eq!((seated.seat(), seated.ticket()), (Some(number), None));
+            assert_eq!((waiting.seat(), waiting.ticket()), (None, Some(Ticket(number))));
+        }
+    }
+
+    #[test]
+    fn a_shared_name_is_found_among_few_and_many() {
+        for count in [3, 100] {
+            let mut memberships = Memberships::default();
+            for number in 1..count {
+                memberships.push(membership(number));
+            }
+            let shared = ChannelName::parse("c2", 164).expect("valid name");
+            memberships.share_name(1, &shared);
+            assert_eq!(memberships.subscription("c2"), Some(1));
+            assert!(std::ptr::eq(memberships.all()[1].channel.as_str(), shared.as_str()));
+        }
     }
 
     proptest! {

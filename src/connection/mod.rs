@@ -5,7 +5,7 @@
 //! connection always knows its memberships.
 //!
 //! Invariant: every membership stands for exactly one place in a worker's list of listeners, and one count
-//! in the hub.
+//! in the hub; in a cluster it may wait for both, and counts as a subscription from the moment it was asked for.
 //!
 //! Not here: sockets and frames (`worker`), who else is subscribed (`hub`).
 
@@ -22,7 +22,7 @@ use crate::protocol::{
     Token, UserData, data_literal, is_longer, is_user_id,
 };
 
-pub use crate::connection::memberships::Membership;
+pub use crate::connection::memberships::{Membership, Standing};
 
 /// One client, from `connection_established` to its end.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub enum Request {
     Nothing,
     /// An answer.
     Reply(Frame),
+    /// An answer that has to come after the one to the sign-in.
+    ReplyAsUser(Frame),
     /// Join a channel.
     Subscribe {
         /// The channel.
@@ -133,9 +135,10 @@ impl Connection {
         self.socket_id
     }
 
-    /// Whether it has signed in or subscribed with authorization.
+    /// Whether it has signed in or subscribed with authorization. Who waits for the answer has done its part.
     pub fn is_authorized(&self) -> bool {
-        self.authorized
+        let waits = |each: &Membership| each.is_waiting() && each.channel.kind().is_authorized();
+        self.authorized || self.memberships().iter().any(waits)
     }
 
     /// Who it is signed in as.
@@ -231,7 +234,7 @@ impl Connection {
             return Err(ClientError::ExistingSubscription(wanted.to_owned()));
         }
         user.subscribed = true;
-        Ok(Request::Reply(Frame::subscription_succeeded(&ChannelName::of_user(&user.id))))
+        Ok(Request::ReplyAsUser(Frame::subscription_succeeded(&ChannelName::of_user(&user.id))))
     }
 
     /// Who the connection will be in a presence channel.
@@ -302,7 +305,8 @@ impl Connection {
         if !(channel.starts_with("private-") || channel.starts_with("presence-")) {
             return Err(ClientError::ClientEventOnPublicChannel);
         }
-        let Some(at) = self.subscription(channel) else {
+        // Whoever waits for a subscription is told nothing by others, and tells them nothing.
+        let Some(at) = self.subscription(channel).filter(|at| !self.memberships()[*at].is_waiting()) else {
             return Err(ClientError::ClientEventWithoutSubscription(channel.to_owned()));
         };
         let mut bucket = self.client_events;
@@ -341,9 +345,14 @@ impl Connection {
         self.memberships.subscription(channel)
     }
 
-    /// Whether the connection is in the user's channel already, as after an earlier sign-in.
+    /// Whether the connection is in the user's channel already, as after an earlier sign-in, or waits to be.
     pub fn listens_to(&self, channel: &ChannelName) -> bool {
         self.subscription(channel.as_str()).is_some()
+    }
+
+    /// Whether the connection waits to be let into a channel.
+    pub fn waits_for(&self, channel: &ChannelName) -> bool {
+        self.subscription(channel.as_str()).is_some_and(|at| self.memberships()[at].is_waiting())
     }
 
     /// The indices of the users being watched, highest first, so that they can be left one by one.
@@ -360,6 +369,17 @@ impl Connection {
         self.memberships.push(membership)
     }
 
+    /// A membership has been asked for. Returns its index.
+    pub fn asked(&mut self, membership: Membership) -> usize {
+        self.memberships.push(membership)
+    }
+
+    /// A membership that was asked for has begun. `name` is the channel's, to be shared rather than kept twice.
+    pub fn granted(&mut self, at: usize, name: &ChannelName) {
+        self.authorized |= name.kind().is_authorized();
+        self.memberships.share_name(at, name);
+    }
+
     /// A membership has ended. The last one takes its index.
     pub fn left(&mut self, at: usize) -> Membership {
         self.memberships.swap_remove(at)
@@ -367,7 +387,7 @@ impl Connection {
 
     /// The worker has moved a membership to another seat of its list.
     pub fn seated(&mut self, at: usize, seat: u32) {
-        self.memberships.set_seat(at, seat);
+        self.memberships.set_standing(at, Standing::on(seat));
     }
 }
 

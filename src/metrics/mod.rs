@@ -8,6 +8,7 @@
 
 mod api;
 mod auth;
+mod cluster;
 mod doors;
 mod limits;
 mod process;
@@ -24,6 +25,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, TextEncoder};
 
 pub use crate::metrics::api::{Api, Endpoint};
 pub use crate::metrics::auth::{Auth, Door, Fault};
+pub use crate::metrics::cluster::{ClusterMetrics, Echo, Failure, OfCluster, Restated, StepItem};
 pub use crate::metrics::doors::{DoorMetrics, TooSlow};
 pub use crate::metrics::limits::{Limit, Limits};
 pub use crate::metrics::process::Process;
@@ -66,6 +68,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// What becomes of webhooks.
     pub webhooks: WebhookMetrics,
+    /// How the node gets on with the others.
+    pub cluster: ClusterMetrics,
     /// Answers of the admin API, by status; 401 is a wrong token.
     pub admin: IntCounterVec,
 }
@@ -126,6 +130,7 @@ impl Metrics {
             limits: Limits::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
             webhooks: WebhookMetrics::new(&mut registry),
+            cluster: ClusterMetrics::new(&mut registry),
             admin,
             registry,
         }
@@ -136,6 +141,7 @@ impl Metrics {
         let process = Process::read();
         let mut families = self.registry.gather();
         families.extend(state.families());
+        families.extend(self.cluster.families(&state.cluster));
         families.extend(process.families(self.started));
         families.push(BUILD.family([(vec![env!("CARGO_PKG_VERSION").to_owned(), features()], 1.0)]));
         if let Some(port) = soketi_port {
@@ -154,6 +160,7 @@ impl Metrics {
     pub fn definitions(&self) -> Vec<Definition> {
         let mut all = self.registry.definitions().to_vec();
         all.extend(state::DEFINITIONS);
+        all.extend(cluster::DEFINITIONS);
         all.extend(process::DEFINITIONS);
         all.push(BUILD);
         all.extend(soketi::definitions());

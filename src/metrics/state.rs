@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::proto::MetricFamily;
 
+use crate::metrics::cluster::OfCluster;
 use crate::metrics::registry::{Definition, Kind};
 use crate::protocol::{ChannelKind, ChannelName};
 
@@ -21,6 +22,8 @@ pub struct State {
     pub mailboxes: Vec<(usize, usize)>,
     /// The node is about to stop.
     pub draining: bool,
+    /// Nothing, if the node is all there is.
+    pub cluster: OfCluster,
 }
 
 /// What one app has, or all those together that share a label.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::app::{App, AppId, Apps};
 use crate::hub::WorkerId;
 use crate::metrics::{OTHER_APPS, State, Tally};
+use crate::mirror::PARTITIONS;
+use crate::node::cluster::Cluster;
 use crate::node::{Node, Usage, Waiting, hold};
 
 impl Node {
@@ -43,9 +45,18 @@ impl Node {
                 }
             }
         }
+        for partition in 0..PARTITIONS {
+            self.mirrored(partition, |mirror, _| {
+                for (app, channel, subscriptions, members) in mirror.occupied(None) {
+                    let figures = state.apps.entry(label(app)).or_default();
+                    figures.add_channel(channel, subscriptions, members);
+                }
+            });
+        }
         let waiting = |waiting: &Waiting| {
             (waiting.letters.load(Ordering::Relaxed), waiting.bytes.load(Ordering::Relaxed))
         };
+        state.cluster = self.cluster.as_ref().map(Cluster::figures).unwrap_or_default();
         state.mailboxes = self.outlets.iter().map(|outlet| waiting(&outlet.waiting)).collect();
         state
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::app::{App, AppId};
 use crate::hub::WorkerId;
 use crate::inspect::Question;
+use crate::mirror::PARTITIONS;
 use crate::node::{Letter, Node, Outlet, Waiting, hold};
 use crate::protocol::ChannelName;
 
@@ -41,42 +42,58 @@ impl Node {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// What each app has, counted from state.
+    /// What each app has on this node, counted from state.
     pub fn footprints(&self) -> HashMap<AppId, Footprint> {
         let mut footprints: HashMap<AppId, Footprint> = HashMap::new();
         for (app, usage) in &**self.usages.load() {
             footprints.entry(app.clone()).or_default().connections = usage.open.load(Ordering::Relaxed);
         }
+        let mut add = |app: &AppId, channel: &ChannelName, subscriptions| {
+            if let Some(footprint) = footprints.get_mut(app)
+                && subscriptions > 0
+                && !channel.kind().is_user()
+            {
+                footprint.channels += 1;
+                footprint.subscriptions += subscriptions;
+            }
+        };
         for hub in &self.hubs {
             for (app, channels) in hold(hub).hub.all() {
-                let Some(footprint) = footprints.get_mut(app) else { continue };
-                for (channel, subscriptions, _) in channels {
-                    if subscriptions > 0 && !channel.kind().is_user() {
-                        footprint.channels += 1;
-                        footprint.subscriptions += subscriptions;
-                    }
-                }
+                channels.for_each(|(channel, subscriptions, _)| add(app, channel, subscriptions));
             }
+        }
+        for partition in 0..PARTITIONS {
+            self.mirrored(partition, |mirror, _| {
+                mirror.occupied(None).for_each(|(app, channel, count, _)| add(app, channel, count));
+            });
         }
         footprints
     }
 
-    /// The first `limit` channels of an app, by name, that have subscribers, begin with `prefix` and come behind
-    /// `after`.
+    /// The first `limit` channels of an app, by name, that have subscribers on this node, begin with `prefix` and come
+    /// behind `after`.
     pub fn channels_after(&self, app: &App, prefix: &str, after: &str, limit: usize) -> Vec<ChannelName> {
         let mut first: BTreeSet<Ordered> = BTreeSet::new();
-        for hub in &self.hubs {
-            for name in hold(hub).hub.occupied_names(&app.id, prefix) {
-                let is_last =
-                    first.len() >= limit && first.last().is_some_and(|last| last.0.as_str() < name.as_str());
-                if name.as_str() <= after || is_last {
-                    continue;
-                }
-                first.insert(Ordered(name.clone()));
-                if first.len() > limit {
-                    first.pop_last();
-                }
+        let mut consider = |name: &ChannelName| {
+            let is_last =
+                first.len() >= limit && first.last().is_some_and(|last| last.0.as_str() < name.as_str());
+            if name.as_str() <= after || is_last {
+                return;
             }
+            first.insert(Ordered(name.clone()));
+            if first.len() > limit {
+                first.pop_last();
+            }
+        };
+        for hub in &self.hubs {
+            hold(hub).hub.occupied_names(&app.id, prefix).for_each(&mut consider);
+        }
+        for partition in 0..PARTITIONS {
+            self.mirrored(partition, |mirror, _| {
+                let names = mirror.occupied(Some(&app.id)).map(|(_, name, ..)| name);
+                let named = |name: &&ChannelName| !name.kind().is_user() && name.as_str().starts_with(prefix);
+                names.filter(named).for_each(&mut consider);
+            });
         }
         first.into_iter().map(|name| name.0).collect()
     }

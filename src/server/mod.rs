@@ -20,6 +20,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::admin::{Addresses, Admin};
 use crate::app::{Apps, AppsError};
+use crate::cluster;
 use crate::config::{Config, Layers};
 use crate::control::{Order, Reloaded, vital};
 use crate::directory::Directory;
@@ -62,6 +63,9 @@ pub enum ServeError {
     /// Certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// This node cannot be one of many.
+    #[error(transparent)]
+    Cluster(#[from] cluster::StartError),
     /// What an earlier run has left of webhooks cannot be used.
     #[error(transparent)]
     Webhooks(#[from] StateError),
@@ -117,6 +121,9 @@ const CLOSED_PER_S: usize = 100;
 /// Webhooks have so long to be delivered when the server stops, even if connections took all of its time.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(2);
 
+/// The other nodes are told so long that this one has gone. What they do not hear they find out when its lease ends.
+const CLUSTER_TIME: Duration = Duration::from_secs(3);
+
 /// Serves until it is told to stop, then closes every connection with 4200.
 ///
 /// `layers` are read again when the configuration changes. `ready` is called once the server accepts connections.
@@ -156,6 +163,7 @@ async fn serve(
     // Kept, so that the channel stays open.
     let (to_us, mut orders) = unbounded_channel();
     let mut signals = Signals::new()?;
+    let cluster = cluster::start(&node).await?;
     // Last of what can stop the start: it takes over what the run before has left, and nobody else has that then.
     let webhooks = webhook::start(&node).await?;
     vital("what is due in the hubs is done no longer", settle(node.clone()));
@@ -178,6 +186,9 @@ async fn serve(
         drain(&node, &handle, haste).await;
         let patience = Duration::from_secs(node.config().server.shutdown_timeout_s);
         webhooks.finish(patience.max(WEBHOOKS_TIME_MIN)).await;
+        if let Some(cluster) = cluster {
+            cluster.finish(CLUSTER_TIME).await;
+        }
     };
     let stopped = tokio::select! {
         () = ending => Ok(()),

@@ -12,12 +12,13 @@ use tokio::time::{interval, sleep_until};
 use crate::app::Apps;
 use crate::hub::Occurrence;
 use crate::metrics::Dropped;
-use crate::node::{Mailbox, Node};
+use crate::node::{FactAnswer, Mailbox, News, Node, Room, Told, Weighed};
 use crate::webhook::delivery::{Endpoint, Failure, Now, Ticket};
-use crate::webhook::post::{Outside, Poster};
+use crate::webhook::post::Outside;
 use crate::webhook::queue::{Limits, Queue};
 use crate::webhook::receiver::Change;
 use crate::webhook::state::{StateError, StateFile};
+use crate::webhook::strangers::{Introduced, Strangers};
 use crate::webhook::{Finish, Question};
 
 /// Occurrences taken at a time.
@@ -29,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often losses are put into the log, all since the last time in one line.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
+/// Facts of apps that are being looked up may take one part in so many of the queue's bytes.
+const STRANGERS_SHARE: usize = 4;
+
 /// Lines about single receivers in that time; more say nothing new.
 const LINES_MAX: u32 = 20;
 
@@ -36,9 +40,16 @@ const LINES_MAX: u32 = 20;
 pub(super) struct Courier {
     node: Arc<Node>,
     mailbox: Mailbox<Occurrence>,
+    /// From the cluster, if this node is one of many. Then nothing comes from its hubs.
+    news: Option<Mailbox<News>>,
+    strangers: Strangers,
+    /// What was taken from `news` and is not made room for yet.
+    taken: Room,
     queue: Queue,
     /// Made for the first attempt: who has no webhooks pays nothing for it.
     outside: Option<Outside>,
+    /// It could not be begun and is tried again then.
+    no_way_until: Option<Instant>,
     attempts: JoinSet<Done>,
     state_file: Option<StateFile>,
     apps: Arc<Apps>,
@@ -77,8 +88,12 @@ impl Courier {
         Ok(Self {
             node: node.clone(),
             mailbox,
+            news: node.take_news(),
+            strangers: Strangers::new(node),
+            taken: Room::default(),
             queue,
             outside: None,
+            no_way_until: None,
             attempts: JoinSet::new(),
             state_file,
             apps: node.apps().clone(),
@@ -92,13 +107,16 @@ impl Courier {
         mut questions: UnboundedReceiver<Question>,
         mut finishes: Receiver<Finish>,
     ) {
-        let mut occurred = Vec::new();
+        let (mut occurred, mut news) = (Vec::new(), Vec::new());
         let mut look = interval(LOOK_EVERY);
         loop {
             self.begin_attempts();
             self.count_losses();
+            self.make_room();
             tokio::select! {
                 true = self.mailbox.take(&mut occurred, TAKEN) => self.accept(&mut occurred),
+                true = take(&mut self.news, &mut news) => self.hear(&mut news),
+                Some(introduced) = self.strangers.next() => self.introduce(introduced),
                 Some(done) = self.attempts.join_next() => self.finished(done),
                 Some(question) = questions.recv() => self.answer(question),
                 () = sleep(self.queue.wake()) => self.queue.settle(Instant::now()),
@@ -115,11 +133,18 @@ impl Courier {
 
     /// Lives by the apps that there are now.
     fn follow_apps(&mut self) {
-        let apps = self.node.apps();
-        if !Arc::ptr_eq(&apps, &self.apps) {
-            self.queue.follow(&apps);
-            self.apps = apps.clone();
+        if !Arc::ptr_eq(&self.node.apps(), &self.apps) {
+            self.follow();
         }
+    }
+
+    fn follow(&mut self) {
+        self.apps = self.node.apps().clone();
+        // A node of a cluster forgets apps of the store that none of its own clients use.
+        if self.news.is_some() && self.node.has_store() {
+            self.queue.apps_missing_in(&self.apps).iter().for_each(|app| self.strangers.meet(app));
+        }
+        self.queue.follow(&self.apps, |app| self.strangers.has(app));
     }
 
     fn accept(&mut self, occurred: &mut Vec<Occurrence>) {
@@ -134,16 +159,87 @@ impl Courier {
         }
     }
 
+    /// Takes what the cluster tells.
+    fn hear(&mut self, news: &mut Vec<News>) {
+        self.follow_apps();
+        let now = now();
+        for news in news.drain(..) {
+            match news {
+                News::Fact(told) => {
+                    self.taken.facts += 1;
+                    self.taken.bytes += told.weight();
+                    self.accept_fact(told, now);
+                }
+                News::Lost => {
+                    let events = self.queue.let_go_of_lost(now.at);
+                    tracing::info!(events, "another node has taken over the telling of webhooks");
+                }
+            }
+        }
+    }
+
+    fn accept_fact(&mut self, told: Told, now: Now) {
+        let app = &told.occurrence.app;
+        match self.apps.by_id(app) {
+            // What happened before is told first.
+            Some(known) if !self.strangers.has(app) => self.queue.accept_fact(known, told, now),
+            None if !self.node.has_store() => self.let_go(told),
+            _ => self.strangers.add(told),
+        }
+    }
+
+    /// The store has told of an app.
+    fn introduce(&mut self, Introduced { app, facts }: Introduced) {
+        // If there is no such app, that is settled, and not asked again by what waits for its receivers.
+        self.queue.follow(&self.node.apps(), |other| *other != app);
+        self.follow();
+        let now = now();
+        for told in facts {
+            match self.apps.by_id(&app) {
+                Some(app) => self.queue.accept_fact(app, told, now),
+                None => self.let_go(told),
+            }
+        }
+    }
+
+    /// Nobody is to be told.
+    fn let_go(&mut self, told: Told) {
+        self.node.metrics().webhooks.dropped(Dropped::ReceiverGone, 1);
+        told.receipt.done();
+    }
+
+    /// Has more taken out of Redis, in the place of what was taken, unless there should not be more for now.
+    fn make_room(&mut self) {
+        let strangers_max = self.node.config().webhooks.queue_bytes_max / STRANGERS_SHARE;
+        let is_held_up = || self.strangers.bytes() > strangers_max || self.queue.is_held_up(Instant::now());
+        if self.taken.facts > 0 && !is_held_up() {
+            self.node.answer_facts(FactAnswer::Room(std::mem::take(&mut self.taken)));
+        }
+    }
+
     fn begin_attempts(&mut self) {
+        if self.queue.may_attempt() {
+            self.go_outside();
+        }
+        let Some(outside) = &self.outside else { return };
         while let Some(attempt) = self.queue.next_attempt(Instant::now()) {
-            let outside = self.outside.get_or_insert_with(|| {
-                let poster = Poster::new(&self.node.config().webhooks);
-                let poster = poster.expect("an HTTP client without TLS roots can be made");
-                Outside::new(poster).expect("a thread for webhooks")
-            });
             let (ticket, began) = (attempt.ticket, Instant::now());
             let done = move |outcome| Done { ticket, outcome, elapsed: began.elapsed() };
             outside.post(&mut self.attempts, attempt, done);
+        }
+    }
+
+    /// Begins the thread for requests, if there is none. What waits does so until the system has one to spare.
+    fn go_outside(&mut self) {
+        if self.outside.is_some() || self.no_way_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        match Outside::new(&self.node.config().webhooks) {
+            Ok(outside) => self.outside = Some(outside),
+            Err(error) => {
+                tracing::warn!(%error, "there is no thread for webhooks, they have to wait");
+                self.no_way_until = Some(Instant::now() + REPORT_EVERY);
+            }
         }
     }
 
@@ -198,6 +294,7 @@ impl Courier {
     /// What is to be done every now and then.
     fn look(&mut self) {
         self.follow_apps();
+        self.strangers.ask_again();
         self.show_load();
         if self.report.at.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
             self.report();
@@ -261,19 +358,18 @@ impl Courier {
         let mut deadline = Instant::now() + within;
         // Whoever is in more of a hurry waits for the end, too.
         let mut hurried = Vec::new();
-        if self.state_file.is_none() {
+        let is_kept = self.state_file.is_some() || self.news.is_some();
+        if !is_kept {
             // Whoever left cannot be back before we have gone.
             let debounce = Duration::from_secs(self.node.config().webhooks.debounce_s);
             self.node.settle(Instant::now() + debounce);
         }
-        let mut occurred = Vec::new();
-        self.mailbox.take_waiting(&mut occurred);
-        self.accept(&mut occurred);
+        self.take_the_last();
         self.queue.close_batches(Instant::now());
         while Instant::now() < deadline {
             self.begin_attempts();
-            // What must wait for its next attempt can do that in the file.
-            let wake = self.queue.wake().filter(|at| self.state_file.is_none() && *at < deadline);
+            // What must wait for its next attempt can do that in the file, or in Redis.
+            let wake = self.queue.wake().filter(|at| !is_kept && *at < deadline);
             if self.attempts.is_empty() && wake.is_none() {
                 break;
             }
@@ -293,8 +389,23 @@ impl Courier {
         self.leave_behind();
     }
 
+    /// Takes what waits in the mailboxes.
+    fn take_the_last(&mut self) {
+        let mut occurred = Vec::new();
+        self.mailbox.take_waiting(&mut occurred);
+        self.accept(&mut occurred);
+        let Some(mailbox) = &mut self.news else { return };
+        let mut news = Vec::new();
+        mailbox.take_waiting(&mut news);
+        self.hear(&mut news);
+        self.node.answer_facts(FactAnswer::Closing);
+    }
+
     fn leave_behind(&mut self) {
         let (events, dead_letters) = (self.queue.events(), self.queue.dead().len());
+        if self.news.is_some() {
+            return self.leave_to_others(events - self.queue.kept_events(), dead_letters);
+        }
         let Some(file) = &self.state_file else {
             if events > 0 || dead_letters > 0 {
                 self.node.metrics().webhooks.dropped(Dropped::Stopped, events);
@@ -317,6 +428,28 @@ impl Courier {
                 tracing::error!(%error, events, dead_letters, "webhooks were lost by stopping");
             }
         }
+    }
+
+    /// Their receipts go unsigned, so Redis keeps them for another node, or for the next start.
+    fn leave_to_others(&mut self, lost: usize, dead_letters: usize) {
+        let events = self.queue.kept_events();
+        tracing::info!(events, "webhooks are left to other nodes");
+        if lost > 0 || dead_letters > 0 {
+            self.node.metrics().webhooks.dropped(Dropped::Stopped, lost);
+            tracing::warn!(
+                events = lost,
+                dead_letters,
+                "replayed webhooks and dead letters were lost by stopping"
+            );
+        }
+    }
+}
+
+/// Waits for what the cluster tells; for ever, if there is none.
+async fn take(mailbox: &mut Option<Mailbox<News>>, news: &mut Vec<News>) -> bool {
+    match mailbox {
+        Some(mailbox) => mailbox.take(news, TAKEN).await,
+        None => pending().await,
     }
 }
 

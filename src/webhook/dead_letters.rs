@@ -19,6 +19,8 @@ pub(super) struct Dead {
     pub(super) count: usize,
     pub(super) channels: Vec<ChannelName>,
     pub(super) attempts: u32,
+    /// It may have been told before.
+    pub(super) again: bool,
     pub(super) error: String,
     /// What it took in the queue, in bytes.
     pub(super) weight: usize,

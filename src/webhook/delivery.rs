@@ -8,6 +8,7 @@ use reqwest::Url;
 use thiserror::Error;
 
 use crate::app::{App, AppId, Apps, Webhook};
+use crate::node::Receipt;
 use crate::protocol::ChannelName;
 use crate::webhook::address::Refused;
 use crate::webhook::body::body;
@@ -26,20 +27,29 @@ pub(super) struct Now {
 pub(super) struct Endpoint {
     pub(super) app: AppId,
     pub(super) url: String,
+    /// Which of the app's blocks with this URL, counted from 0.
+    pub(super) place: usize,
+    /// None if it was restored: it has those of its block then.
     pub(super) headers: Vec<(String, String)>,
 }
 
 impl Endpoint {
     pub(super) fn of(app: &App, webhook: &Webhook) -> Self {
-        Self { app: app.id.clone(), url: webhook.url.clone(), headers: webhook.headers.clone() }
+        let mut same = app.webhooks.iter().filter(|other| other.url == webhook.url);
+        Self {
+            app: app.id.clone(),
+            url: webhook.url.clone(),
+            place: same.position(|other| other.headers == webhook.headers).unwrap_or_default(),
+            headers: webhook.headers.clone(),
+        }
     }
 
     /// As the configuration has it now, which may give it other headers; none if it is there no more.
     pub(super) fn now_in(&self, apps: &Apps) -> Option<Self> {
         let app = apps.by_id(&self.app)?;
-        let same = |webhook: &&Webhook| webhook.url == self.url;
-        let alike = app.webhooks.iter().filter(same).find(|webhook| webhook.headers == self.headers);
-        alike.or_else(|| app.webhooks.iter().find(same)).map(|webhook| Self::of(app, webhook))
+        let same = || app.webhooks.iter().filter(|webhook| webhook.url == self.url);
+        let alike = same().find(|webhook| !self.headers.is_empty() && webhook.headers == self.headers);
+        alike.or_else(|| same().nth(self.place)).map(|webhook| Self::of(app, webhook))
     }
 
     /// Scheme, host and port. Paths and queries can be secrets.
@@ -71,7 +81,7 @@ impl DeliveryId {
 }
 
 /// One request to be made until it succeeds or its time is over.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) id: DeliveryId,
     /// As it was when the events happened: its oldest key signs.
@@ -87,6 +97,22 @@ pub(super) struct Delivery {
     /// No attempt is made after this.
     pub(super) until: Instant,
     pub(super) attempts: u32,
+    /// All of it may have been told before, by another node.
+    pub(super) again: bool,
+    /// Of the events that Redis keeps until they are told.
+    pub(super) receipts: Vec<Receipt>,
+}
+
+impl Delivery {
+    /// Whether another node tells all of it now.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.receipts.is_empty() && self.receipts.iter().all(Receipt::is_lost)
+    }
+
+    /// Whether the receiver may get it from another node, too, or has got it already.
+    fn is_again(&self, now: Instant) -> bool {
+        self.again || self.receipts.iter().any(|receipt| receipt.is_doubtful(now))
+    }
 }
 
 /// A request to be made now. Body, signature and id are the same in every attempt.
@@ -97,13 +123,15 @@ pub(super) struct Attempt {
     pub(super) id: DeliveryId,
     /// Counted from 1.
     pub(super) number: u32,
+    /// Another node may have told it, too.
+    pub(super) again: bool,
     pub(super) key: String,
     pub(super) signature: String,
     pub(super) body: String,
 }
 
 impl Attempt {
-    pub(super) fn new(ticket: Ticket, endpoint: &Arc<Endpoint>, delivery: &Delivery) -> Self {
+    pub(super) fn new(ticket: Ticket, endpoint: &Arc<Endpoint>, delivery: &Delivery, now: Instant) -> Self {
         let body = body(delivery.time_ms, &delivery.events);
         // An app has a key, or it would not have been accepted.
         let pair = delivery.app.keys.first();
@@ -112,6 +140,7 @@ impl Attempt {
             endpoint: endpoint.clone(),
             id: delivery.id,
             number: delivery.attempts,
+            again: delivery.is_again(now),
             key: pair.map(|pair| pair.key.clone()).unwrap_or_default(),
             signature: pair.map(|pair| pair.secret.sign(&[body.as_bytes()])).unwrap_or_default(),
             body,

@@ -25,6 +25,7 @@ mod post;
 mod queue;
 mod receiver;
 mod state;
+mod strangers;
 #[cfg(test)]
 mod tests;
 

@@ -40,8 +40,9 @@ pub(super) struct Outside {
 
 impl Outside {
     /// # Errors
-    /// When the system has no more threads.
-    pub(super) fn new(poster: Poster) -> io::Result<Self> {
+    /// When the system has no more threads or files.
+    pub(super) fn new(settings: &Webhooks) -> io::Result<Self> {
+        let poster = Poster::new(settings).map_err(io::Error::other)?;
         // Time limits are looked at after every step: a flood delays them less.
         let runtime = Builder::new_current_thread().event_interval(1).enable_all().build()?;
         let (end, ended) = channel();
@@ -66,7 +67,7 @@ impl Outside {
 
 /// Posts to receivers. Cloning shares the connections.
 #[derive(Clone, Debug)]
-pub(super) struct Poster {
+struct Poster {
     client: Client,
     permitted: Permitted,
     timeout: Duration,
@@ -75,7 +76,7 @@ pub(super) struct Poster {
 impl Poster {
     /// # Errors
     /// When there is no way to make HTTP requests.
-    pub(super) fn new(settings: &Webhooks) -> Result<Self, reqwest::Error> {
+    fn new(settings: &Webhooks) -> Result<Self, reqwest::Error> {
         let permitted = Permitted::new(&settings.allowed_networks);
         let timeout = Duration::from_secs(settings.timeout_s);
         let builder = || {
@@ -146,6 +147,9 @@ fn headers(attempt: &Attempt) -> Result<HeaderMap, Failure> {
         ("x-fanfare-delivery", attempt.id.to_string()),
         ("x-fanfare-attempt", attempt.number.to_string()),
     ];
+    if attempt.again {
+        headers.insert(HeaderName::from_static("x-fanfare-redelivery"), HeaderValue::from_static("true"));
+    }
     for (name, value) in ours {
         let wrong =
             |_| Failure::Request(format!("{name} cannot be sent: the app's key does not fit a header"));

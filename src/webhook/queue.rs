@@ -4,15 +4,20 @@
 //! `courier` runs it.
 //!
 //! Invariant: every event that was accepted is in exactly one delivery of each endpoint that wants it, and leaves the
-//! queue delivered, as a dead letter, or counted as dropped.
+//! queue delivered, as a dead letter, or counted as dropped. Only then is its share of a receipt done.
+//!
+//! A receiver whose share of the queue is full is sent nothing more: its events are dropped. But what a cluster tells can
+//! wait in Redis, so a receiver that takes deliveries is waited for a while first ([`Queue::is_held_up`]). Not for long,
+//! and not for one that is down: what others are told waits with it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::app::{App, Apps};
+use crate::app::{App, AppId, Apps};
 use crate::config::Webhooks;
 use crate::hub::Occurrence;
+use crate::node::{Receipt, Told};
 use crate::webhook::Selection;
 use crate::webhook::body::push_event;
 use crate::webhook::dead_letters::{Dead, DeadLetters};
@@ -24,8 +29,18 @@ use crate::webhook::receiver::{Batch, Change, Finished, Receiver};
 /// What an event costs besides its names and data: its delivery, and places in queues and maps. Measured, and rounded up.
 pub(super) const EVENT_OVERHEAD: usize = 768;
 
-/// A restored delivery has at least this long, however long the server was down.
+/// What a receipt costs, here and where it was taken from.
+const RECEIPT_OVERHEAD: usize = 256;
+
+/// A restored delivery has at least this long, however long the server was down. So has a fact that comes late.
 const RESTORED_TIME_MIN: Duration = Duration::from_secs(10);
+
+/// A fact that comes later than this is told as of now, like a replayed dead letter: receivers refuse what is more than
+/// five minutes old.
+const LATE: Duration = Duration::from_secs(60);
+
+/// A receiver whose share is full is waited for so long, until half of it is free again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How much may wait and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +80,24 @@ pub(super) struct Queue {
     wakes: BTreeSet<(Instant, ReceiverId)>,
     /// Receivers that may be asked now, in turns.
     runnable: VecDeque<ReceiverId>,
+    /// Receivers for which there was no room for what Redis keeps, and since when.
+    full: HashMap<ReceiverId, Instant>,
     bytes: usize,
     dead: DeadLetters,
     tally: Tally,
+}
+
+/// Something to tell.
+struct Telling<'a> {
+    occurrence: &'a Occurrence,
+    /// When it happened, as receivers are told.
+    time_ms: u64,
+    /// It is given up after so long.
+    within: Duration,
+    /// It may have been told before.
+    again: bool,
+    /// Of what Redis keeps.
+    receipt: Option<&'a Receipt>,
 }
 
 #[derive(Debug)]
@@ -110,6 +140,7 @@ impl Queue {
             receivers: HashMap::new(),
             wakes: BTreeSet::new(),
             runnable: VecDeque::new(),
+            full: HashMap::new(),
             bytes: 0,
             dead: DeadLetters::new(limits.dead_letters_max, limits.bytes_max),
             tally: Tally::default(),
@@ -118,16 +149,40 @@ impl Queue {
 
     /// Something happened on a channel of `app`.
     pub(super) fn accept(&mut self, app: &Arc<App>, occurrence: &Occurrence, now: Now) {
+        let (time_ms, within) = (now.ms, self.limits.retry);
+        self.tell(app, &Telling { occurrence, time_ms, within, again: false, receipt: None }, now);
+    }
+
+    /// The cluster tells that something happened on a channel of `app`.
+    pub(super) fn accept_fact(&mut self, app: &Arc<App>, told: Told, now: Now) {
+        let Told { occurrence, time_ms, again, receipt } = told;
+        let (age, retry) = (Duration::from_millis(now.ms.saturating_sub(time_ms)), self.limits.retry);
+        let (time_ms, within) = match age > LATE {
+            true => (now.ms, retry),
+            // The clock of Redis may be ahead of ours.
+            false => (time_ms.min(now.ms), retry.saturating_sub(age).max(retry.min(RESTORED_TIME_MIN))),
+        };
+        let telling = Telling { occurrence: &occurrence, time_ms, within, again, receipt: Some(&receipt) };
+        self.tell(app, &telling, now);
+        receipt.done();
+    }
+
+    fn tell(&mut self, app: &Arc<App>, telling: &Telling<'_>, now: Now) {
+        let Telling { occurrence, receipt, .. } = telling;
         let (event, channel) = (occurrence.fact.event(), occurrence.channel.as_str());
-        let weight = EVENT_OVERHEAD + channel.len() + occurrence.fact.weight();
+        let receipt_weight = receipt.map_or(0, |_| RECEIPT_OVERHEAD);
+        let weight = EVENT_OVERHEAD + receipt_weight + channel.len() + occurrence.fact.weight();
         for webhook in app.webhooks.iter().filter(|webhook| webhook.wants(event, channel)) {
             let endpoint = Endpoint::of(app, webhook);
-            if !self.has_room(&endpoint, weight) {
+            let is_kept = receipt.is_some();
+            let has_place =
+                self.has_room(&endpoint, weight) || is_kept && self.is_waited_for(&endpoint, now.at);
+            if !has_place {
                 self.tally.queue_full += 1;
                 continue;
             }
             let id = self.receiver_for(endpoint);
-            self.add_to_batch(id, app, occurrence, weight, now);
+            self.add_to_batch(id, app, telling, weight, now);
             let due = |batch: &Batch| {
                 !app.webhook_batching || batch.count >= self.limits.batch_events_max || batch.due <= now.at
             };
@@ -136,6 +191,20 @@ impl Queue {
             }
             self.look_after(id, now.at);
         }
+    }
+
+    /// Whether nothing more should be taken out of Redis now, since some receiver is given time to catch up.
+    pub(super) fn is_held_up(&self, now: Instant) -> bool {
+        let is_waited_for = |(id, since): (&ReceiverId, &Instant)| {
+            let is_down = self.receivers.get(id).is_none_or(|slot| slot.receiver.is_down());
+            !is_down && now < *since + PATIENCE
+        };
+        self.bytes > self.limits.bytes_max || self.full.iter().any(is_waited_for)
+    }
+
+    /// Whether there may be an attempt to begin.
+    pub(super) fn may_attempt(&self) -> bool {
+        !self.runnable.is_empty()
     }
 
     /// The next attempt to begin, if there is one.
@@ -163,7 +232,10 @@ impl Queue {
         let endpoint = slot.receiver.endpoint().clone();
         let (finished, change) = slot.receiver.finished(ticket.delivery, outcome, now)?;
         match (finished, outcome) {
-            (Finished::Delivered(delivery), _) => self.bytes -= delivery.weight,
+            (Finished::Delivered(delivery), _) => {
+                self.bytes -= delivery.weight;
+                delivery.receipts.into_iter().for_each(Receipt::done);
+            }
             (Finished::GivenUp(delivery), Err(failure)) => {
                 self.bury(&endpoint, delivery, failure.to_string())
             }
@@ -199,13 +271,21 @@ impl Queue {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// Lets go of everything that waits for receivers that are gone. Whose headers have changed gets the new ones.
-    pub(super) fn follow(&mut self, apps: &Apps) {
+    /// The apps that something waits for and that are not among these.
+    pub(super) fn apps_missing_in(&self, apps: &Apps) -> BTreeSet<AppId> {
+        let waiting = self.ids.keys().map(|endpoint| &endpoint.app);
+        waiting.filter(|app| apps.by_id(app).is_none()).cloned().collect()
+    }
+
+    /// Lets go of everything that waits for receivers that are gone, but not of that of apps which `may_exist` all the
+    /// same. Whose headers have changed gets the new ones.
+    pub(super) fn follow(&mut self, apps: &Apps, may_exist: impl Fn(&AppId) -> bool) {
         let ids: Vec<_> = self.receivers.keys().copied().collect();
         for id in ids {
             let Some(slot) = self.receivers.get_mut(&id) else { continue };
             let before = slot.receiver.endpoint().clone();
             match before.now_in(apps) {
+                None if may_exist(&before.app) => {}
                 Some(now) if now == *before => {}
                 // One that others wait for already is another receiver at the same URL.
                 Some(now) if !self.ids.contains_key(&now) => {
@@ -222,11 +302,29 @@ impl Queue {
     fn let_go(&mut self, id: ReceiverId) {
         let Some(Slot { receiver, wake, .. }) = self.receivers.remove(&id) else { return };
         self.ids.remove(receiver.endpoint());
+        self.full.remove(&id);
         if let Some(at) = wake {
             self.wakes.remove(&(at, id));
         }
         self.bytes -= receiver.bytes;
         self.tally.receiver_gone += receiver.events();
+        receiver.into_receipts().for_each(Receipt::done);
+    }
+
+    /// Lets go of what another node tells now, but for what is under way or travels with others. Returns how many events
+    /// that were.
+    pub(super) fn let_go_of_lost(&mut self, now: Instant) -> usize {
+        let (ids, mut events): (Vec<_>, _) = (self.receivers.keys().copied().collect(), 0);
+        for id in ids {
+            self.close_batch(id);
+            let Some(slot) = self.receivers.get_mut(&id) else { continue };
+            for lost in slot.receiver.take_lost() {
+                self.bytes -= lost.weight;
+                events += lost.count;
+            }
+            self.look_after(id, now);
+        }
+        events
     }
 
     /// Nothing waits for others to travel with any more.
@@ -286,6 +384,8 @@ impl Queue {
                 weight: dead.weight,
                 until: now.at + self.limits.retry,
                 attempts: 0,
+                again: dead.again,
+                receipts: Vec::new(),
             };
             self.add(endpoint, delivery, now.at);
             replayed += 1;
@@ -301,6 +401,11 @@ impl Queue {
     /// How many events are undelivered.
     pub(super) fn events(&self) -> usize {
         self.receivers.values().map(|slot| slot.receiver.events()).sum()
+    }
+
+    /// How many of them Redis keeps.
+    pub(super) fn kept_events(&self) -> usize {
+        self.receivers.values().map(|slot| slot.receiver.receipts()).sum()
     }
 
     /// How much there is now.
@@ -324,6 +429,15 @@ impl Queue {
         held + weight <= self.limits.bytes_max.saturating_sub(self.bytes + weight)
     }
 
+    /// Whether a receiver without room is given what comes all the same. That is not much, as long as nothing more is
+    /// taken out of Redis.
+    fn is_waited_for(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
+        // If it holds nothing, it is not the one that has to catch up.
+        let Some(id) = self.ids.get(endpoint) else { return true };
+        let is_down = self.receivers.get(id).is_some_and(|slot| slot.receiver.is_down());
+        !is_down && now < *self.full.entry(*id).or_insert(now) + PATIENCE
+    }
+
     fn receiver_for(&mut self, endpoint: Endpoint) -> ReceiverId {
         if let Some(id) = self.ids.get(&endpoint) {
             return *id;
@@ -336,16 +450,17 @@ impl Queue {
         id
     }
 
-    /// Adds an event to those that wait for others, which are of the same key and app.
+    /// Adds an event to those that wait for others, which are of the same key and app, and repetitions like it or not.
     fn add_to_batch(
         &mut self,
         id: ReceiverId,
         app: &Arc<App>,
-        occurrence: &Occurrence,
+        telling: &Telling<'_>,
         weight: usize,
         now: Now,
     ) {
-        let other = |batch: &Batch| batch.app.keys.first() != app.keys.first();
+        let other =
+            |batch: &Batch| batch.app.keys.first() != app.keys.first() || batch.again != telling.again;
         if self.receivers.get(&id).and_then(|slot| slot.receiver.batch.as_ref()).is_some_and(other) {
             self.close_batch(id);
         }
@@ -358,16 +473,20 @@ impl Queue {
             count: 0,
             channels: Vec::new(),
             weight: 0,
-            since: now,
+            again: telling.again,
+            receipts: Vec::new(),
+            time_ms: telling.time_ms,
+            until: now.at + telling.within,
             due: now.at + self.limits.batch_wait,
         });
         if batch.count > 0 {
             batch.events.push(',');
         }
-        push_event(&mut batch.events, occurrence);
+        push_event(&mut batch.events, telling.occurrence);
         batch.count += 1;
         batch.weight += weight;
-        batch.channels.push(occurrence.channel.clone());
+        batch.channels.push(telling.occurrence.channel.clone());
+        batch.receipts.extend(telling.receipt.map(Receipt::share));
     }
 
     /// Makes a delivery of the events that wait for others.
@@ -382,13 +501,15 @@ impl Queue {
         let delivery = Delivery {
             id: DeliveryId(u128::from(self.run) << 64 | u128::from(number)),
             app: batch.app,
-            time_ms: batch.since.ms,
+            time_ms: batch.time_ms,
             events: batch.events,
             count: batch.count,
             channels: batch.channels,
             weight: batch.weight,
-            until: batch.since.at + self.limits.retry,
+            until: batch.until,
             attempts: 0,
+            again: batch.again,
+            receipts: batch.receipts,
         };
         receiver.add(Seq(number), delivery);
     }
@@ -408,9 +529,22 @@ impl Queue {
         self.bytes -= delivery.weight;
         self.tally.given_up += 1;
         self.tally.last = Some((endpoint.clone(), error.clone()));
-        let Delivery { id, time_ms, events, count, channels, weight, attempts, .. } = delivery;
+        let Delivery { id, time_ms, events, count, channels, weight, attempts, again, receipts, .. } =
+            delivery;
         let endpoint = endpoint.clone();
-        self.dead.add(Dead { id, endpoint, time_ms, events, count, channels, attempts, error, weight });
+        self.dead.add(Dead {
+            id,
+            endpoint,
+            time_ms,
+            events,
+            count,
+            channels,
+            attempts,
+            again,
+            error,
+            weight,
+        });
+        receipts.into_iter().for_each(Receipt::done);
     }
 
     /// Forgets a receiver for which nothing waits, or notes when to look at it next.
@@ -419,9 +553,14 @@ impl Queue {
         if let Some(at) = slot.wake.take() {
             self.wakes.remove(&(at, id));
         }
+        let free = self.limits.bytes_max.saturating_sub(self.bytes);
+        if slot.receiver.bytes <= free / 2 {
+            self.full.remove(&id);
+        }
         if slot.receiver.is_empty() {
             self.ids.remove(slot.receiver.endpoint());
             self.receivers.remove(&id);
+            self.full.remove(&id);
             return;
         }
         slot.wake = slot.receiver.wake(now, self.limits.concurrency);

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::App;
+use crate::node::Receipt;
 use crate::protocol::ChannelName;
-use crate::webhook::delivery::{Attempt, Delivery, Endpoint, Failure, Now, ReceiverId, Seq, Ticket};
+use crate::webhook::delivery::{Attempt, Delivery, Endpoint, Failure, ReceiverId, Seq, Ticket};
 use crate::webhook::lanes::Lanes;
 
 /// How often a delivery is tried before others of its channels may pass it: some three seconds.
@@ -59,8 +60,14 @@ pub(super) struct Batch {
     pub(super) count: usize,
     pub(super) channels: Vec<ChannelName>,
     pub(super) weight: usize,
+    /// They may have been told before.
+    pub(super) again: bool,
+    /// Of those that Redis keeps.
+    pub(super) receipts: Vec<Receipt>,
     /// When the first of them happened.
-    pub(super) since: Now,
+    pub(super) time_ms: u64,
+    /// When they are given up.
+    pub(super) until: Instant,
     pub(super) due: Instant,
 }
 
@@ -170,6 +177,18 @@ impl Receiver {
         batch + self.deliveries().map(|delivery| delivery.count).sum::<usize>()
     }
 
+    /// How many of them Redis keeps.
+    pub(super) fn receipts(&self) -> usize {
+        let batch = self.batch.as_ref().map_or(0, |batch| batch.receipts.len());
+        batch + self.deliveries().map(|delivery| delivery.receipts.len()).sum::<usize>()
+    }
+
+    /// The receipts of everything that waits.
+    pub(super) fn into_receipts(self) -> impl Iterator<Item = Receipt> {
+        let batch = self.batch.into_iter().flat_map(|batch| batch.receipts);
+        batch.chain(self.waiting.into_values().flat_map(|waiting| waiting.delivery.receipts))
+    }
+
     /// Adds a delivery whose number is higher than all before.
     pub(super) fn add(&mut self, seq: Seq, delivery: Delivery) {
         self.waiting.insert(seq, Waiting { delivery, state: State::Ready, in_lanes: false });
@@ -199,7 +218,7 @@ impl Receiver {
                 down.probe = Some(seq);
             }
             let ticket = Ticket { receiver: self.id, delivery: seq };
-            return Some(Attempt::new(ticket, &self.endpoint, &waiting.delivery));
+            return Some(Attempt::new(ticket, &self.endpoint, &waiting.delivery, now));
         }
         None
     }
@@ -243,6 +262,14 @@ impl Receiver {
         let first = self.waiting.iter().take_while(|(_, waiting)| in_flight(waiting) || over(waiting));
         let over: Vec<Seq> = first.filter(|(_, waiting)| !in_flight(waiting)).map(|(seq, _)| *seq).collect();
         over.into_iter().filter_map(|seq| self.remove(seq)).collect()
+    }
+
+    /// Takes out what other nodes tell now, but for what is under way.
+    pub(super) fn take_lost(&mut self) -> Vec<Delivery> {
+        let lost = |waiting: &Waiting| waiting.state != State::InFlight && waiting.delivery.is_lost();
+        let lost: Vec<Seq> =
+            self.waiting.iter().filter(|(_, waiting)| lost(waiting)).map(|(seq, _)| *seq).collect();
+        lost.into_iter().filter_map(|seq| self.remove(seq)).collect()
     }
 
     /// When there will be something to do here by itself. After [`Self::settle`] that is later than now.

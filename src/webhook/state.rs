@@ -114,6 +114,9 @@ struct Letter {
     id: String,
     app: String,
     url: String,
+    /// Which of the app's receivers with this URL.
+    #[serde(default)]
+    place: usize,
     time_ms: u64,
     /// As a text, so that it stays as it is to the byte.
     events: String,
@@ -285,6 +288,9 @@ fn delivery(apps: &Apps, letter: &Letter, now: Instant) -> Option<(Endpoint, Del
         weight: weight(letter),
         until: now,
         attempts: letter.attempts,
+        // The file is not for nodes of a cluster.
+        again: false,
+        receipts: Vec::new(),
     };
     Some((endpoint(letter).now_in(apps)?, delivery))
 }
@@ -298,6 +304,7 @@ fn dead_letter(letter: Letter) -> Dead {
         count: letter.count,
         channels: channels(&letter.channels),
         attempts: letter.attempts,
+        again: false,
         weight: weight(&letter),
         error: letter.error,
         events: letter.events,
@@ -305,7 +312,8 @@ fn dead_letter(letter: Letter) -> Dead {
 }
 
 fn endpoint(letter: &Letter) -> Endpoint {
-    Endpoint { app: letter.app.as_str().into(), url: letter.url.clone(), headers: Vec::new() }
+    let app = letter.app.as_str().into();
+    Endpoint { app, url: letter.url.clone(), place: letter.place, headers: Vec::new() }
 }
 
 fn channels(names: &[String]) -> Vec<ChannelName> {
@@ -330,6 +338,7 @@ fn letter(endpoint: &Endpoint, delivery: &Delivery) -> Letter {
         id: delivery.id.to_string(),
         app: endpoint.app.to_string(),
         url: endpoint.url.clone(),
+        place: endpoint.place,
         time_ms: delivery.time_ms,
         events: delivery.events.clone(),
         count: delivery.count,
@@ -344,6 +353,7 @@ fn dead(dead: &Dead) -> Letter {
         id: dead.id.to_string(),
         app: dead.endpoint.app.to_string(),
         url: dead.endpoint.url.clone(),
+        place: dead.endpoint.place,
         time_ms: dead.time_ms,
         events: dead.events.clone(),
         count: dead.count,

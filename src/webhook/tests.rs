@@ -1,5 +1,8 @@
 //! The queue under chosen and random stories, with values alone.
 
+mod courier;
+mod facts;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +15,7 @@ use crate::app::{App, Apps, KeyPair, Webhook};
 use crate::config::{Config, Server};
 use crate::hub::{Body, ClientEventFact, Delivery, Event, Fact, Occurrence, Publish, Subscription, WorkerId};
 use crate::metrics::Dropped;
+use crate::mirror::Ticket;
 use crate::node::{Letter, Node};
 use crate::protocol::{ChannelName, Frame, Secret, SocketId};
 use crate::webhook::delivery::{Attempt, Failure, Now};
@@ -345,7 +349,7 @@ fn deliveries_of_a_deleted_app_are_dropped_and_counted() {
         desk.tell(&gone, "x", count);
     }
     let attempt = desk.expect(&[0]);
-    desk.queue.follow(&Apps::default());
+    desk.queue.follow(&Apps::default(), |_| false);
     assert_eq!(desk.queue.load(), Load::default());
     assert_eq!(desk.queue.take_tally().receiver_gone, 5);
     assert_eq!(desk.fail(&attempt), None);
@@ -359,7 +363,7 @@ fn a_receiver_that_was_taken_out_is_sent_nothing_more_and_the_others_go_on() {
     let (first, second) = (desk.expect(&[1]), desk.expect(&[1]));
     desk.fail(&first);
     desk.fail(&second);
-    desk.queue.follow(&Apps::new([App::clone(&app("1", &["b"]))]).expect("an app"));
+    desk.queue.follow(&Apps::new([App::clone(&app("1", &["b"]))]).expect("an app"), |_| false);
     assert_eq!(desk.queue.take_tally().receiver_gone, 1);
     desk.wait(SECOND);
     assert_eq!(desk.expect(&[1]).endpoint.url, "http://b/");
@@ -374,7 +378,7 @@ fn what_waits_gets_the_headers_of_now() {
     let first = desk.expect(&[1]);
     let mut now = App::clone(&before);
     now.webhooks[0].headers = vec![("Authorization".to_owned(), "new".to_owned())];
-    desk.queue.follow(&Apps::new([now.clone()]).expect("an app"));
+    desk.queue.follow(&Apps::new([now.clone()]).expect("an app"), |_| false);
     desk.tell(&Arc::new(now), "x", 3);
     desk.fail(&first);
     desk.wait(SECOND);
@@ -385,6 +389,27 @@ fn what_waits_gets_the_headers_of_now() {
     }
     assert_eq!(desk.queue.load(), Load::default());
     assert_eq!(desk.queue.take_tally().receiver_gone, 0);
+}
+
+#[test]
+fn receivers_at_one_url_keep_apart_when_both_get_other_headers() {
+    let mut before = App::clone(&app("1", &["a", "a"]));
+    let token = |token: &str| vec![("Authorization".to_owned(), token.to_owned())];
+    (before.webhooks[0].headers, before.webhooks[1].headers) = (token("one"), token("two"));
+    let limits = Limits { retry: Duration::ZERO, ..LIMITS };
+    let (mut desk, mut now) = (Desk::with(limits), before.clone());
+    desk.tell(&Arc::new(before), "x", 1);
+    let dead = [desk.expect(&[1]), desk.expect(&[1])];
+    for attempt in &dead {
+        desk.fail(attempt);
+    }
+    (now.webhooks[0].headers, now.webhooks[1].headers) = (token("three"), token("four"));
+    let apps = Apps::new([now]).expect("an app");
+    for (attempt, token) in dead.iter().zip([token("three"), token("four")]) {
+        let selection = Selection::Id(attempt.id.to_string());
+        assert_eq!(desk.queue.replay(&selection, &apps, desk.now()), 1);
+        assert_eq!(desk.expect(&[1]).endpoint.headers, token);
+    }
 }
 
 /// A step of a random story.
@@ -533,7 +558,7 @@ fn node(config: Config, app: &App) -> (Arc<Node>, impl Fn(&str) + use<>) {
         let channel = &ChannelName::parse(channel, 200).expect("a name");
         let (app, worker, now) = (&app, WorkerId(0), Instant::now());
         let new = Subscription { app, channel, worker, member: None, notice: None, now };
-        occupied.subscribe(new).expect("room");
+        occupied.subscribe(new, Ticket(0)).expect("room");
     };
     (node, subscribe)
 }

@@ -11,11 +11,11 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::hub::{Body, Delivery};
+use crate::hub::{Body, ChannelFull, Delivery, Topic};
+use crate::mirror::{Grant, Ticket};
 use crate::node::{Letter, Mailbox};
 use crate::protocol::{CloseReason, Frame, SocketId};
 use crate::worker::Worker;
-use crate::worker::roll::Topic;
 use crate::worker::socket::Socket;
 
 /// Letters taken at a time.
@@ -61,8 +61,13 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
         let mut draining = None;
         let mut apps_changed = false;
         let mut questions = Vec::new();
+        let mut grants = Vec::new();
         let deliveries = letters.drain(..).filter_map(|letter| match letter {
             Letter::Deliver(delivery, accepted) => Some((delivery, accepted)),
+            Letter::Granted(ticket, grant) => {
+                grants.push((ticket, grant));
+                None
+            }
             Letter::AppsChanged => {
                 apps_changed = true;
                 None
@@ -77,6 +82,8 @@ pub(super) async fn run(worker: Rc<Worker>, mut mailbox: Mailbox<Letter>) {
             }
         });
         let runs = runs(deliveries);
+        // First of all: what is behind their places is for them too. What is before is not, whoever hands it out when.
+        hands.admit(grants).await;
         let alone = runs.len() == 1;
         let mut bytes = 0;
         for run in runs {
@@ -169,6 +176,17 @@ struct Hands {
 }
 
 impl Hands {
+    /// Answers those who waited for a place.
+    async fn admit(&mut self, grants: Vec<(Ticket, Result<Grant, ChannelFull>)>) {
+        for (ticket, grant) in grants {
+            self.worker.granted(ticket, grant);
+            self.served += 1;
+            if self.served >= SERVED_IN_A_ROW {
+                self.pause().await;
+            }
+        }
+    }
+
     async fn hand_out(&mut self, run: Run, alone: bool) {
         while self.hand_out_some(&run, alone) {
             self.pause().await;

@@ -8,11 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::connection::{Connection, Membership};
-use crate::hub::Audience;
+use crate::hub::{Audience, Topic};
 use crate::inspect::{Details, Page, Question, Summary};
 use crate::protocol::{ChannelName, SocketId};
 use crate::worker::Worker;
-use crate::worker::roll::Topic;
 use crate::worker::socket::Socket;
 use crate::worker::wheel::{TICK, Ticks};
 

@@ -4,17 +4,22 @@
 //! asks the hubs through `node`, and hands out what arrives in its mailbox.
 //!
 //! Invariants: a membership of a connection, its seat in a roll and its count in the hub begin and end
-//! together, in [`Worker::join`] and [`Worker::leave`]. Nobody waits for a socket: what does not fit goes to
+//! together, in [`Worker::join`] and [`Worker::leave`]; in a cluster it may wait for seat and count, see `later`.
+//! Nobody waits for a socket: what does not fit goes to
 //! its outbox, and an outbox over its limit ends that one connection.
 //!
 //! Not here: the handshake (`ws`), what a client may do (`connection`).
 
 mod fan_out;
 mod inspect;
+mod later;
 mod outbox;
 mod roll;
 mod session;
 mod socket;
+#[cfg(test)]
+mod tests;
+mod tickets;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
@@ -38,6 +43,7 @@ use crate::node::{Letter, Mailbox, Node, Permit};
 use crate::protocol::websocket::{self, Incoming, Violation};
 use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
 use crate::tls::{Line, READ_LEAST};
+use crate::worker::later::Later;
 use crate::worker::roll::Rolls;
 use crate::worker::socket::{Socket, State, Task};
 use crate::worker::wheel::{TICK, Wheel, ticks};
@@ -54,6 +60,7 @@ pub struct Worker {
     id: WorkerId,
     node: Arc<Node>,
     rolls: RefCell<Rolls>,
+    later: RefCell<Later>,
     wheel: RefCell<Wheel<Socket>>,
     scratch: Cell<Vec<u8>>,
     share: Rc<Share>,
@@ -67,6 +74,7 @@ impl Worker {
             share: Rc::new(node.metrics().workers.share(id.0)),
             node,
             rolls: RefCell::default(),
+            later: RefCell::default(),
             wheel: RefCell::new(Wheel::new()),
             scratch: Cell::default(),
         });
@@ -232,6 +240,9 @@ impl Worker {
             self.leave(socket, &app, last);
         }
         if let Some(connection) = socket.connection.take() {
+            if self.node.is_clustered() {
+                self.later.borrow_mut().forget(connection.socket_id());
+            }
             self.node.metrics().closed.with_label_values(&[code]).inc();
             if let Some(tally) = socket.tally() {
                 tally.new_disconnections.add(1);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::app::App;
-use crate::connection::{Membership, Refusal, Request, SigningIn};
-use crate::hub::{Audience, ChannelFull, Event, Position, Publish, Subscription};
+use crate::connection::{Membership, Refusal, Request, SigningIn, Standing};
+use crate::hub::{Audience, ChannelFull, Event, Joined, Position, Publish, Subscription};
 use crate::metrics::{Door, Fault, Limit, Message};
+use crate::mirror::{Asked, Ticket};
 use crate::node::{Budget, Overloaded};
 use crate::protocol::{ChannelName, ClientError, ClientMessage, Frame, Member, cut};
 use crate::worker::socket::Socket;
@@ -53,19 +54,25 @@ impl Worker {
         }
     }
 
-    fn complain(&self, Refusal { error, channel }: &Refusal, replies: &mut Replies<'_>) {
+    pub(super) fn complain(&self, refusal: &Refusal, replies: &mut Replies<'_>) {
+        let (error, of_channel) = self.complaint(refusal);
+        replies.push(error.wire().clone());
+        if let Some(frame) = of_channel {
+            replies.push(frame.wire().clone());
+        }
+    }
+
+    /// What is told of a refusal: to the connection, and to the channel.
+    fn complaint(&self, Refusal { error, channel }: &Refusal) -> (Frame, Option<Frame>) {
         self.node.metrics().message_errors.inc();
         if let Some(limit) = Limit::of(error) {
             self.node.metrics().limits.reached(limit);
         }
         tracing::trace!(error = ?error.to_log(), "message refused");
-        replies.push(Frame::error(error).wire().clone());
-        let told = channel.as_deref().map(|channel| cut(channel, TOLD_CHANNEL_MAX));
-        if self.node.config().connection.subscription_errors
-            && let Some(frame) = told.and_then(|channel| Frame::subscription_error(&channel, error))
-        {
-            replies.push(frame.wire().clone());
-        }
+        let told = channel.as_deref().filter(|_| self.node.config().connection.subscription_errors);
+        let of_channel =
+            told.and_then(|channel| Frame::subscription_error(&cut(channel, TOLD_CHANNEL_MAX), error));
+        (Frame::error(error), of_channel)
     }
 
     fn carry_out(
@@ -79,11 +86,12 @@ impl Worker {
         match request {
             Request::Nothing => {}
             Request::Reply(frame) => replies.push(frame.wire().clone()),
+            Request::ReplyAsUser(frame) => self.reply_as_user(socket, frame, replies)?,
             Request::Subscribe { channel, member } => {
                 self.subscribe(socket, app, channel, member, now, replies)?
             }
             Request::Unsubscribe(at) => self.leave(socket, app, at),
-            Request::SignIn(request) => self.sign_in(socket, app, request, now, replies),
+            Request::SignIn(request) => self.sign_in(socket, app, request, now, replies)?,
             Request::Publish { channel, frame, told } => {
                 self.node.check_room().map_err(|Overloaded| ClientError::Overloaded)?;
                 let of_app = self.node.spend(app, Budget::ClientEvents, 1);
@@ -91,8 +99,13 @@ impl Worker {
                 let except = socket.connection.borrow().as_ref().map(|connection| connection.socket_id());
                 tracing::trace!(app = %app.id, channel = %channel, "client event");
                 let event = Event::Passing(frame);
+                let new = Publish { app, channel: &channel, event, except, told, now };
+                if self.node.is_clustered() {
+                    self.publish_soon(socket, new)?;
+                } else {
+                    self.node.publish(new);
+                }
                 self.node.metrics().events_of_clients.inc();
-                self.node.publish(Publish { app, channel: &channel, event, except, told, now });
             }
         }
         Ok(())
@@ -112,26 +125,37 @@ impl Worker {
         if !self.node.has_room_for(app, &channel) {
             return Err(refusal(ClientError::TooManyChannels { max: app.channels_max }));
         }
-        let notice = member.as_deref().map(|member| Frame::member_added(&channel, member));
-        let worker = self.id;
+        // A cluster makes its notices itself.
+        let told = member.as_deref().filter(|_| !self.node.is_clustered());
+        let notice = told.map(|member| Frame::member_added(&channel, member));
+        let (worker, ticket) = (self.id, self.rolls.borrow_mut().draw_ticket());
         let new = Subscription { app, channel: &channel, worker, member: member.as_ref(), notice, now };
-        let joined = self.node.subscribe(new).map_err(|ChannelFull| {
-            let max = app.presence_members_max;
-            refusal(ClientError::PresenceFull { channel: channel.to_string(), max })
-        })?;
+        let asked = self.node.subscribe(new, ticket);
+        match asked.map_err(|ChannelFull| presence_full(app, &channel))? {
+            Asked::Now(joined) => {
+                self.tell_joined(app, &joined, replies);
+                self.join(socket, app, joined.channel, Audience::Subscribers, member, joined.position);
+            }
+            Asked::Later => self.ask(socket, channel, Audience::Subscribers, member, ticket),
+        }
+        Ok(())
+    }
+
+    /// Tells a client that it is subscribed, and what a cache channel has for it.
+    pub(super) fn tell_joined(&self, app: &App, joined: &Joined, replies: &mut Replies<'_>) {
+        let Joined { channel, roster, cached, .. } = joined;
         tracing::trace!(app = %app.id, channel = %channel, "subscribed");
         // Encoded out here, where no hub is held.
-        let succeeded = match &joined.roster {
-            Some(roster) => Frame::presence_succeeded(&channel, roster),
-            None => Frame::subscription_succeeded(&channel),
+        let succeeded = match roster {
+            Some(roster) => Frame::presence_succeeded(channel, roster),
+            None => Frame::subscription_succeeded(channel),
         };
         replies.push(succeeded.wire().clone());
-        if let Some(cached) = joined.cached {
-            let frame = cached.unwrap_or_else(|| Frame::cache_miss(&channel));
-            replies.push(frame.wire().clone());
+        match cached {
+            Some(Some(frame)) => replies.push(frame.wire().clone()),
+            Some(None) => replies.push(Frame::cache_miss(channel).wire().clone()),
+            None => {}
         }
-        self.join(socket, app, joined.channel, Audience::Subscribers, member, joined.position);
-        Ok(())
     }
 
     fn sign_in(
@@ -141,37 +165,72 @@ impl Worker {
         request: SigningIn,
         now: Instant,
         replies: &mut Replies<'_>,
-    ) {
-        replies.push(request.reply.wire().clone());
-        if let Some(complaint) = request.complaint {
-            self.complain(&complaint.into(), replies);
-        }
+    ) -> Result<(), Refusal> {
+        self.check_patience(socket)?;
+        let SigningIn { channel, watch, nobodies, complaint, reply } = request;
         let (listens, watched) = match &*socket.connection.borrow() {
-            Some(connection) => (connection.listens_to(&request.channel), connection.watched()),
-            None => return,
+            Some(connection) => (connection.listens_to(&channel), connection.watched()),
+            None => return Ok(()),
         };
         if !listens {
-            let notice = Frame::watchlist_events(request.channel.user_id(), []);
-            let channel = &request.channel;
-            let new = Subscription { app, channel, worker: self.id, member: None, notice, now };
-            // Only presence channels can be full.
-            if let Ok(joined) = self.node.subscribe(new) {
-                self.join(socket, app, joined.channel, Audience::Subscribers, None, joined.position);
-            }
+            self.join_own(socket, app, &channel, now);
+        }
+        let waits = self.waits_for_own(socket, &channel);
+        let mut answer = |frame: Frame| match waits {
+            true => self.tell_later(socket, frame),
+            false => replies.push(frame.wire().clone()),
+        };
+        answer(reply);
+        if let Some(complaint) = complaint {
+            let (error, of_channel) = self.complaint(&complaint.into());
+            answer(error);
+            of_channel.into_iter().for_each(answer);
         }
         for at in watched {
             self.leave(socket, app, at);
         }
         let mut online = Vec::new();
         let mut offline = Vec::new();
-        for channel in &request.watch {
-            let watched = self.node.watch(app, channel, self.id);
-            (if watched.online { &mut online } else { &mut offline }).extend(channel.user_id());
-            self.join(socket, app, watched.channel, Audience::Watchers, None, watched.position);
+        let mut missing = 0;
+        for channel in &watch {
+            let ticket = self.rolls.borrow_mut().draw_ticket();
+            match self.node.watch(app, channel, self.id, ticket) {
+                Asked::Now(watched) => {
+                    (if watched.online { &mut online } else { &mut offline }).extend(channel.user_id());
+                    self.join(socket, app, watched.channel, Audience::Watchers, None, watched.position);
+                }
+                Asked::Later => {
+                    self.ask(socket, channel.clone(), Audience::Watchers, None, ticket);
+                    missing += 1;
+                }
+            }
         }
-        offline.extend(request.nobodies.iter().map(|id| &**id));
+        if waits || missing > 0 {
+            self.tell_watchlist_later(socket, app, nobodies, missing);
+            return Ok(());
+        }
+        self.forget_watchlist(socket);
+        offline.extend(nobodies.iter().map(|id| &**id));
         if let Some(frame) = Frame::watchlist_events(online, offline) {
             replies.push(frame.wire().clone());
+        }
+        Ok(())
+    }
+
+    /// Joins the channel of the user that a connection signs in as.
+    fn join_own(&self, socket: &Rc<Socket>, app: &Arc<App>, channel: &ChannelName, now: Instant) {
+        // A cluster makes its notices itself.
+        let told = channel.user_id().filter(|_| !self.node.is_clustered());
+        let notice = Frame::watchlist_events(told, []);
+        let (worker, ticket) = (self.id, self.rolls.borrow_mut().draw_ticket());
+        let new = Subscription { app, channel, worker, member: None, notice, now };
+        match self.node.subscribe(new, ticket) {
+            Ok(Asked::Now(joined)) => {
+                self.join(socket, app, joined.channel, Audience::Subscribers, None, joined.position);
+            }
+            Ok(Asked::Later) => self.ask(socket, channel.clone(), Audience::Subscribers, None, ticket),
+            // Only presence channels can be full.
+            Err(ChannelFull) => {}
         }
     }
 
@@ -185,20 +244,43 @@ impl Worker {
         member: Option<Arc<Member>>,
         position: Position,
     ) {
-        let membership = Membership { channel, audience, member, seat: 0 };
+        let membership = Membership { channel, audience, member, standing: Standing::on(0) };
         self.rolls.borrow_mut().join(&app.id, socket, membership, position);
+    }
+
+    /// A membership waits until the cluster has counted it.
+    fn ask(
+        &self,
+        socket: &Rc<Socket>,
+        channel: ChannelName,
+        audience: Audience,
+        member: Option<Arc<Member>>,
+        ticket: Ticket,
+    ) {
+        let membership = Membership { channel, audience, member, standing: Standing::with(ticket) };
+        self.rolls.borrow_mut().ask(socket, membership, ticket);
     }
 
     /// A membership ends, here and in the hub.
     pub(super) fn leave(&self, socket: &Rc<Socket>, app: &Arc<App>, at: usize) {
         let left = self.rolls.borrow_mut().leave(&app.id, socket, at);
         let Some(left) = left else { return };
+        match left.standing.ticket() {
+            Some(ticket) => self.withdraw(app, left, ticket),
+            None => self.give_back(app, &left),
+        }
+    }
+
+    /// The place of a membership is free again.
+    pub(super) fn give_back(&self, app: &Arc<App>, left: &Membership) {
         let (channel, now) = (&left.channel, Instant::now());
         tracing::trace!(app = %app.id, channel = %channel, "left");
         if left.audience == Audience::Watchers {
             return self.node.unwatch(app, channel, self.id, now);
         }
         let notice = match &left.member {
+            // A cluster makes its notices itself.
+            _ if self.node.is_clustered() => None,
             Some(member) => Some(Frame::member_removed(channel, &member.user_id)),
             None => channel.user_id().and_then(|user_id| Frame::watchlist_events([], [user_id])),
         };
@@ -210,4 +292,11 @@ impl Worker {
     pub(super) fn last_membership(&self, socket: &Rc<Socket>) -> Option<usize> {
         socket.connection.borrow().as_ref()?.memberships().len().checked_sub(1)
     }
+}
+
+/// What whoever finds no room in a presence channel is told.
+pub(super) fn presence_full(app: &App, channel: &ChannelName) -> Refusal {
+    let channel = channel.to_string();
+    let error = ClientError::PresenceFull { channel: channel.clone(), max: app.presence_members_max };
+    Refusal { error, channel: Some(channel) }
 }
