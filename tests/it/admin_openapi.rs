@@ -78,7 +78,7 @@ impl Document {
                 }
                 "required" => {
                     let names = rule.as_array().into_iter().flatten().filter_map(Value::as_str);
-                    names.into_iter().all(|name| value.get(name).is_some())
+                    value.is_null() || names.into_iter().all(|name| value.get(name).is_some())
                 }
                 "additionalProperties" => {
                     let others = value.as_object().into_iter().flatten();
@@ -189,6 +189,7 @@ fn cases(socket_ids: [&str; 2]) -> Vec<(Operation, String, String, u16)> {
         get("openapi.json", "openapi.json", 200),
         get("status", "status", 200),
         get("config", "config", 200),
+        get("nodes", "nodes", 200),
         get("apps", "apps", 200),
         get("apps", "apps?limit=1", 200),
         get("apps", "apps?after=1&limit=5", 200),

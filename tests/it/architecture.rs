@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that are values alone.
-const PURE: [&str; 4] = ["protocol", "app", "hub", "connection"];
+const PURE: [&str; 5] = ["protocol", "app", "hub", "mirror", "connection"];
 
 /// What a pure module has no business with.
 const IMPURE: [&str; 10] = [

@@ -319,6 +319,17 @@ fn mistakes_do_not_tell_secrets() {
 }
 
 #[test]
+fn an_address_of_redis_that_is_none_is_told_without_its_password() {
+    let file = file_with("redis.url = \"http://:hush-hush@127.0.0.1:6379\"");
+    for (command, code) in [(vec!["config", "check"], 3), (vec!["serve"], 1)] {
+        let finished = run(&[&command[..], &["--config", file.path()]].concat(), &[]);
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        assert!(finished.stderr.contains("redis.url: not an address: expected redis://"), "{finished:?}");
+        assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
+    }
+}
+
+#[test]
 fn the_version_and_help_are_told() {
     let version = run(&["--version"], &[]);
     assert_eq!(version.code, Some(0));

@@ -1,4 +1,9 @@
 //! Stories about the real binary, told from outside: what goes in on a socket and what comes out.
+//!
+//! With `IT_REDIS_URL` in the environment every broker that is one of its own otherwise becomes the only node of a
+//! cluster on that Redis. Then answers of different channels come in any order, a node is ready a moment later, and what
+//! is kept over a restart is kept in Redis: stories about that fail, all others must not. `IT_SEED` repeats the faults of
+//! the story that draws them.
 
 mod admin;
 mod admin_cli;
@@ -13,6 +18,7 @@ mod auth;
 mod cache;
 mod channels;
 mod client_events;
+mod cluster;
 mod config_cli;
 mod connection;
 mod counts;

@@ -58,7 +58,7 @@ fn stop(process: Process) -> Finished {
 
 #[test]
 fn an_environment_made_for_soketi_is_served_and_each_name_told_once() {
-    let cluster = [("SOKETI_ADAPTER_DRIVER", "redis"), ("SOKETI_DEFAULT_APP_KEYY", "hush-2")];
+    let cluster = [("SOKETI_ADAPTER_DRIVER", "nats"), ("SOKETI_DEFAULT_APP_KEYY", "hush-2")];
     let (process, api) = serve(&[], &[&SOKETI[..], &cluster].concat());
     check_app(&api, "env-app", "env-key", "hush-hush");
     Client::dial(&api, "/app/demo-key?protocol=7").expect_end_with(4001);

@@ -142,6 +142,11 @@ impl Hook {
         self.json()["events"].as_array().expect("a list of events").clone()
     }
 
+    /// Whether it says that it may repeat what another node has told.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.head.lines().any(|line| line == "X-Fanfare-Redelivery: true")
+    }
+
     /// Asserts that the signature is of this key and secret.
     #[track_caller]
     pub(crate) fn expect_signed(&self, key: &str, secret: &str) {

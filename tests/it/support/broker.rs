@@ -4,7 +4,10 @@ use std::{
     net::SocketAddr,
     ops::Deref,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     time::Instant,
 };
 
@@ -54,10 +57,14 @@ impl Broker {
     }
 
     pub(crate) fn of(settings: &str, app: &str) -> Self {
-        Self::with_apps(
-            settings,
-            &format!("[[apps]]\nid = \"1\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n{app}"),
-        )
+        Self::with_apps(settings, &usual_app(app))
+    }
+
+    /// The same, started by another program that is given the command line, on a certain address.
+    pub(crate) fn within(starter: &[&str], bind: &str, settings: &str, app: &str) -> Self {
+        let mut command = Command::new(starter[0]);
+        command.env_clear().args(&starter[1..]).arg(BINARY).args(SERVE);
+        Self::launch_by(command, bind, settings, &usual_app(app))
     }
 
     /// A broker whose apps are written out.
@@ -87,13 +94,17 @@ impl Broker {
     }
 
     fn launch(bind: &str, settings: &str, apps: &str) -> Self {
+        Self::launch_by(fanfare(&SERVE), bind, settings, apps)
+    }
+
+    fn launch_by(mut command: Command, bind: &str, settings: &str, apps: &str) -> Self {
         let measured = settings.contains("metrics.bind");
         let metrics = if measured { "" } else { "metrics.bind = \"\"\n" };
-        let config = format!("server.bind = \"{bind}\"\n{metrics}{settings}\n{apps}\n");
+        let alone = cluster_of_its_own(settings);
+        let config = format!("server.bind = \"{bind}\"\n{metrics}{alone}{settings}\n{apps}\n");
         let folder = tempfile::tempdir().expect("a folder for the configuration");
         let file = folder.path().join("fanfare.toml");
         std::fs::write(&file, config).expect("a configuration file");
-        let mut command = fanfare(&["serve", "--config"]);
         command.arg(&file);
         Self::spawned(command, measured, folder)
     }
@@ -207,6 +218,30 @@ impl Broker {
     }
 }
 
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_fanfare");
+
+/// How a broker is started; its configuration file follows.
+const SERVE: [&str; 2] = ["serve", "--config"];
+
+/// The block of the configuration for the one app of most stories.
+fn usual_app(settings: &str) -> String {
+    format!("[[apps]]\nid = \"1\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n{settings}")
+}
+
+/// Settings that make every broker the only node of a cluster, if this process was told where a Redis is. So all that
+/// holds for a node of its own is held against the other way, too.
+fn cluster_of_its_own(settings: &str) -> String {
+    static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+    match std::env::var("IT_REDIS_URL") {
+        Ok(url) if !settings.contains("redis.") => {
+            let (process, number) = (std::process::id(), NUMBERS.fetch_add(1, Ordering::Relaxed));
+            format!("redis.url = \"{url}\"\nredis.prefix = \"it-{process}-{number}\"\n")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Runs the binary to its end.
 #[track_caller]
 pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
@@ -217,7 +252,7 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Finished 
 
 /// The binary under test, with nothing of this process's environment.
 pub(crate) fn fanfare(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    let mut command = Command::new(BINARY);
     command.env_clear().args(arguments);
     command
 }

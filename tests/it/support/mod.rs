@@ -5,9 +5,14 @@ mod backend;
 mod broker;
 mod client;
 mod database;
+mod device;
+mod fleet;
 mod http;
+mod island;
+mod load;
 mod operator;
 mod raw;
+mod redis;
 mod sign;
 mod wire;
 
@@ -20,9 +25,14 @@ pub(crate) use backend::{Answer, Backend, Hook};
 pub(crate) use broker::{Broker, Finished, Process, fanfare, run};
 pub(crate) use client::{Client, expect_invariants, leaving};
 pub(crate) use database::{Database, Kind, PASSWORD};
+pub(crate) use device::Device;
+pub(crate) use fleet::{Door, Doors, Fleet, HEALED_WITHIN};
 pub(crate) use http::{Http, Reply};
+pub(crate) use island::Island;
+pub(crate) use load::{Load, Trouble};
 pub(crate) use operator::{Operator, TOKEN, admin_settings};
 pub(crate) use raw::{Opcode, RawSocket, frame, frame_head, subscribe_frame, upgrade_request};
+pub(crate) use redis::{RedisCluster, RedisServer, Sentinels};
 pub(crate) use sign::{hmac_hex, md5_hex, string_to_sign, token, unix_now};
 pub(crate) use wire::{Identity, Wire, handshake};
 
@@ -50,6 +60,20 @@ pub(crate) fn until_within(limit: Duration, what: &str, mut condition: impl FnMu
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         std::thread::park_timeout(Duration::from_millis(5)); // leaves the processor to the broker
+    }
+}
+
+/// Waits until something is what is wanted.
+#[track_caller]
+pub(crate) fn until_equal<T: PartialEq + std::fmt::Debug>(what: &str, wanted: &T, seen: impl Fn() -> T) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let seen = seen();
+        if seen == *wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: {seen:?} instead of {wanted:?} for {DEADLINE:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
