@@ -21,13 +21,16 @@ const SOURCES: u32 = 64;
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 * 1024;
 
-/// All peers of one server.
+/// All peers of one server, or of the nodes of a cluster.
 pub(crate) struct Crowd {
     poll: Poll,
     events: Events,
     /// By id; none while it is being served, and once it has gone.
     peers: Vec<Option<Peer>>,
-    address: SocketAddr,
+    /// By id: the node that it connects to.
+    homes: Vec<usize>,
+    /// Of each node.
+    addresses: Vec<SocketAddr>,
     /// Whom to trust, where TLS is spoken.
     identity: Option<Identity>,
     sources: u32,
@@ -74,12 +77,14 @@ enum Speech {
 }
 
 impl Crowd {
-    pub(crate) fn new(address: SocketAddr, identity: Option<Identity>) -> io::Result<Self> {
+    /// The crowd of nodes at these addresses, of which there is at least one.
+    pub(crate) fn new(addresses: Vec<SocketAddr>, identity: Option<Identity>) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(4096),
             peers: Vec::new(),
-            address,
+            homes: Vec::new(),
+            addresses,
             identity,
             sources: 0,
             segment: None,
@@ -88,9 +93,14 @@ impl Crowd {
         })
     }
 
-    /// The server's address.
+    /// The server's address; of several nodes, the first one's.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn nodes(&self) -> usize {
+        self.addresses.len()
     }
 
     /// Clients from now on have the small segments of a real network. With those of the loopback device the
@@ -99,18 +109,18 @@ impl Crowd {
         self.segment = Some(1_448);
     }
 
-    /// A client that begins its handshake. Returns its id.
-    pub(crate) fn client(&mut self) -> io::Result<usize> {
-        let id = self.peers.len();
-        let upgrade = pusher::upgrade(self.address).into_bytes();
-        let peer = self.connect(id, Speech::Upgrading, upgrade)?;
-        self.peers.push(Some(peer));
+    /// A client that begins its handshake with a node. Returns its id.
+    pub(crate) fn client_of(&mut self, node: usize) -> io::Result<usize> {
+        let id = self.caller_of(node);
+        let upgrade = pusher::upgrade(self.addresses[node]).into_bytes();
+        self.peers[id] = Some(self.connect(id, Speech::Upgrading, upgrade)?);
         Ok(id)
     }
 
-    /// A caller, which connects with its first call. Returns its id.
-    pub(crate) fn caller(&mut self) -> usize {
+    /// A caller of a node, which connects with its first call. Returns its id.
+    pub(crate) fn caller_of(&mut self, node: usize) -> usize {
         self.peers.push(None);
+        self.homes.push(node);
         self.peers.len() - 1
     }
 
@@ -123,7 +133,7 @@ impl Crowd {
         if let Some(bytes) = self.segment {
             socket.set_tcp_mss(bytes)?;
         }
-        match socket.connect(&self.address.into()) {
+        match socket.connect(&self.addresses[self.homes[id]].into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                 return Err(error);
             }

@@ -12,6 +12,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 pub(crate) struct Machine {
     /// The core of the server under test.
     pub(crate) server_core: usize,
+    /// Cores beside the one of the load.
+    others: usize,
 }
 
 impl Machine {
@@ -25,7 +27,12 @@ impl Machine {
         let mut cpus = CpuSet::new();
         cpus.set(cores - 1);
         sched_setaffinity(None, &cpus)?;
-        Ok(Self { server_core: 0 })
+        Ok(Self { server_core: 0, others: cores - 1 })
+    }
+
+    /// A core for one of several processes under test. Where there are fewer cores than processes they share them.
+    pub(crate) fn core_of(&self, process: usize) -> usize {
+        process % self.others
     }
 
     pub(crate) fn describe(&self) -> String {

@@ -15,6 +15,7 @@ mod ledger;
 mod machine;
 mod pusher;
 mod record;
+mod redis;
 mod report;
 mod scenario;
 mod server;
@@ -26,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::machine::Machine;
 use crate::record::{Record, Run, Setting};
+use crate::redis::Redis;
 use crate::scenario::{Effort, Scenario};
 use crate::server::Kind;
 
@@ -137,7 +139,12 @@ fn run(command: Command) -> Result<bool, Box<dyn std::error::Error>> {
 
 fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
     let machine = Machine::prepare()?;
-    let scenarios: Vec<Scenario> = scenario::all().into_iter().filter(|each| is_chosen(each, args)).collect();
+    let mut scenarios: Vec<Scenario> =
+        scenario::all().into_iter().filter(|each| is_chosen(each, args)).collect();
+    if Redis::program().is_none() && scenarios.iter().any(|each| each.nodes > 0) {
+        println!("!!! the scenarios of clusters are skipped: there is no redis-server in PATH !!!");
+        scenarios.retain(|each| each.nodes == 0);
+    }
     if scenarios.is_empty() {
         return Err("no scenario has such a name: see `fanfare-bench list`".into());
     }
@@ -181,10 +188,11 @@ fn measure(args: &RunArgs) -> Result<bool, Box<dyn std::error::Error>> {
 
 fn takes_part(kind: &Kind, scenario: &Scenario, round: usize, args: &RunArgs) -> bool {
     match kind {
-        Kind::Fanfare(_) | Kind::Secured { .. } => true,
-        _ if scenario.ours.is_some() => false,
-        Kind::Floor(_) => !scenario.beyond_floor && !scenario.secure,
-        Kind::Sockudo { .. } | Kind::Soketi { .. } => !scenario.secure && round <= args.rival_rounds,
+        Kind::Fanfare(_) | Kind::Secured { .. } | Kind::Joined { .. } => true,
+        _ if scenario.only_ours || scenario.secure => false,
+        Kind::Floor(_) => !scenario.beyond_floor,
+        Kind::Sockudo { .. } => round <= args.rival_rounds,
+        Kind::Soketi { .. } => scenario.nodes == 0 && round <= args.rival_rounds,
     }
 }
 

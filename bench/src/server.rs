@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,9 @@ use crate::pusher::{APP_ID, KEY, SECRET};
 
 /// How long a server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a node may take to join the others.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -34,6 +37,14 @@ pub(crate) enum Kind {
     Soketi {
         script: PathBuf,
         config: PathBuf,
+    },
+    /// One of several nodes that a Redis makes one.
+    Joined {
+        node: Box<Kind>,
+        redis: SocketAddr,
+        /// Where it tells how it is, if it is Fanfare.
+        metrics: SocketAddr,
+        lease_s: u64,
     },
 }
 
@@ -81,6 +92,12 @@ impl Kind {
 
     pub(crate) fn soketi(script: &Path) -> io::Result<Self> {
         Ok(Self::Soketi { script: found(script)?, config: found(Path::new("bench/rivals/soketi.json"))? })
+    }
+
+    /// The same as a node of a cluster.
+    pub(crate) fn joined(&self, redis: SocketAddr, lease_s: u64) -> io::Result<Self> {
+        let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        Ok(Self::Joined { node: Box::new(self.clone()), redis, metrics, lease_s })
     }
 
     /// For the report.
@@ -149,8 +166,28 @@ impl Kind {
                 command.arg(format!("--config={}", config.display()));
                 command
             }
+            Self::Joined { node, redis, metrics, lease_s } => {
+                let mut command = node.command(port, config);
+                if matches!(**node, Self::Sockudo { .. }) {
+                    command.env("ADAPTER_DRIVER", "redis").env("ADAPTER_FALLBACK_TO_LOCAL", "false");
+                    command.env("DATABASE_REDIS_HOST", redis.ip().to_string());
+                    command.env("DATABASE_REDIS_PORT", redis.port().to_string());
+                } else {
+                    command.args(["--set", &format!("redis.url=redis://{redis}")]);
+                    command.args(["--set", &format!("redis.lease_s={lease_s}")]);
+                    command.args(["--set", &format!("redis.node=node-{port}")]);
+                    command.args(["--set", &format!("metrics.bind={metrics}")]);
+                    // The clients of the load answer no pings, and have much to hear here.
+                    command.args(["--set", "connection.ping_after_s=86400"]);
+                }
+                command
+            }
         }
     }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn last_of(path: &str) -> &str {
@@ -166,7 +203,7 @@ impl Server {
     /// Starts a server on a core of its own and waits until it accepts connections.
     /// With a `config`, it is given that instead of the settings that all scenarios share.
     pub(crate) fn start(kind: &Kind, core: usize, config: Option<&str>) -> io::Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let file = config.map(|_| std::env::temp_dir().join(format!("fanfare-bench-{port}.toml")));
         if let (Some(file), Some(config)) = (&file, config) {
@@ -197,7 +234,35 @@ impl Server {
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        Ok(())
+        self.wait_for_the_others()
+    }
+
+    /// Waits until a node of a cluster says that it is ready.
+    fn wait_for_the_others(&self) -> io::Result<()> {
+        let Kind::Joined { node, metrics, .. } = &self.kind else { return Ok(()) };
+        let (address, path) = match **node {
+            Kind::Sockudo { .. } => (self.address, "/up"),
+            _ => (*metrics, "/ready"),
+        };
+        let deadline = Instant::now() + JOIN_LIMIT;
+        loop {
+            let answer = get(address, path);
+            if matches!(answer, Ok((200, _))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let says = answer.map_or_else(|error| error.to_string(), |(_, body)| body);
+                return Err(io::Error::other(format!("a node has not joined the cluster: {says}")));
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// A figure of its metrics page; none if it has none.
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        let Kind::Joined { metrics, .. } = &self.kind else { return None };
+        let (_, page) = get(*metrics, "/metrics").ok()?;
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Puts another configuration in the place of the one it was started with.
@@ -240,11 +305,24 @@ impl Server {
         }
     }
 
-    fn kill(&mut self) {
+    /// Ends it at once, as a power cut would.
+    pub(crate) fn kill(&mut self) {
         // It may have ended by itself, and then there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Asks for a page: its status and its body.
+fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut io = TcpStream::connect(address)?;
+    io.set_read_timeout(Some(Duration::from_secs(5)))?;
+    io.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    io.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default();
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    Ok((status, body))
 }
 
 fn launch(kind: &Kind, core: usize, port: u16, config: Option<&Path>) -> io::Result<Child> {

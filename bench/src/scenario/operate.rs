@@ -21,7 +21,7 @@ pub(super) fn all() -> Vec<Scenario> {
             ],
             drain,
         )
-        .ours(|| config("drain.spread_s = 10", "", 0)),
+        .with(|| config("drain.spread_s = 10", "", 0)),
         Scenario::new(
             "reload",
             "2,000 clients, 100 events a second to 100 of them, while a configuration of 10,000 apps is reloaded 5 times.",
@@ -32,7 +32,7 @@ pub(super) fn all() -> Vec<Scenario> {
             ],
             reload,
         )
-        .ours(|| config("server.watch_config = false", "", 10_000)),
+        .with(|| config("server.watch_config = false", "", 10_000)),
         Scenario::new(
             "webhooks-down",
             "100 subscribers, 200 events a second, and channels that are occupied and vacated 1,000 times a second; first \
@@ -45,7 +45,7 @@ pub(super) fn all() -> Vec<Scenario> {
             ],
             webhooks_down,
         )
-        .ours(|| config(WEBHOOK_SETTINGS, "", 0)),
+        .with(|| config(WEBHOOK_SETTINGS, "", 0)),
     ]
 }
 

@@ -159,8 +159,8 @@ fn pings(address: SocketAddr, time: Duration) -> io::Result<Histogram<u64>> {
     const EVERY: Duration = Duration::from_millis(5);
     // Before the crowd's thread, which has the same core. Without the right to do so, it may wait for it.
     let _ = rustix::process::nice(-15);
-    let mut crowd = Crowd::new(address, None)?;
-    let id = crowd.client()?;
+    let mut crowd = Crowd::new(vec![address], None)?;
+    let id = crowd.client_of(0)?;
     let mut waits = ledger::histogram();
     let mut open = false;
     let mut asked: VecDeque<Instant> = VecDeque::new();

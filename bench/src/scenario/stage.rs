@@ -7,6 +7,7 @@ use crate::crowd::{Crowd, Heard};
 use crate::ledger::{Ledger, Stamp};
 use crate::machine;
 use crate::pusher;
+use crate::redis::Redis;
 use crate::scenario::{Effort, Outcome};
 use crate::server::{Sample, Server};
 
@@ -16,9 +17,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Handshakes under way at a time, where the number is not the point.
 const GATHERING: usize = 64;
 
-/// A server on trial.
+/// A server on trial, or several nodes that are one.
 pub(crate) struct Stage {
     pub(crate) server: Server,
+    /// The nodes beside that one.
+    pub(crate) others: Vec<Server>,
+    /// What makes them one.
+    pub(crate) redis: Option<Redis>,
     pub(crate) crowd: Crowd,
     pub(crate) desk: Desk,
     pub(crate) outcome: Outcome,
@@ -48,6 +53,8 @@ pub(crate) struct Desk {
     pub(crate) body: String,
     pub(crate) pongs: u64,
     pub(crate) member_added: u64,
+    /// Members that were there already when clients joined, themselves left out.
+    pub(crate) members_met: u64,
     /// When clients were told to come back elsewhere.
     pub(crate) goodbyes: Vec<Instant>,
     faults: Vec<String>,
@@ -69,14 +76,19 @@ struct Client {
 
 /// From here to [`Stage::measured`].
 pub(crate) struct Meter {
-    server: Sample,
+    /// One for each node.
+    servers: Vec<Sample>,
+    redis_cpu: Duration,
     own_cpu: Duration,
 }
 
 /// What a server and the load have used since a [`Meter`] began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
+    /// Of all nodes, and of the Redis between them.
     pub(crate) cpu: Duration,
+    /// Of that Redis alone.
+    pub(crate) redis_cpu: Duration,
     pub(crate) time: Duration,
 }
 
@@ -92,11 +104,27 @@ impl Spent {
 }
 
 impl Stage {
-    pub(crate) fn new(server: Server, effort: Effort) -> io::Result<Self> {
-        let crowd = Crowd::new(server.address(), server.identity().cloned())?;
+    pub(crate) fn new(
+        server: Server,
+        others: Vec<Server>,
+        redis: Option<Redis>,
+        effort: Effort,
+    ) -> io::Result<Self> {
+        let addresses = std::iter::once(&server).chain(&others).map(Server::address).collect();
+        let crowd = Crowd::new(addresses, server.identity().cloned())?;
         let Effort { quick, patience } = effort;
         let (desk, outcome) = (Desk::new(), Outcome::default());
-        Ok(Self { server, crowd, desk, outcome, asker: None, quick, patience, visited: 0 })
+        let asker = None;
+        Ok(Self { server, others, redis, crowd, desk, outcome, asker, quick, patience, visited: 0 })
+    }
+
+    /// All nodes.
+    fn servers(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.server).chain(&self.others)
+    }
+
+    fn redis_cpu(&self) -> Duration {
+        self.redis.as_ref().and_then(|redis| redis.work().ok()).map(|work| work.cpu).unwrap_or_default()
     }
 
     /// A number of things, fewer if only the workings are to be seen.
@@ -182,9 +210,14 @@ impl Stage {
         Ok(ids)
     }
 
-    /// Lets a client begin its handshake. `user` is who it is in presence channels.
+    /// Lets a client begin its handshake. `user` is who it is in presence channels; clients take nodes in turn.
     pub(crate) fn begin(&mut self, wants: Vec<String>, user: usize) -> io::Result<usize> {
-        let id = self.crowd.client()?;
+        self.begin_at(user % self.crowd.nodes(), wants, user)
+    }
+
+    /// The same with a node.
+    pub(crate) fn begin_at(&mut self, node: usize, wants: Vec<String>, user: usize) -> io::Result<usize> {
+        let id = self.crowd.client_of(node)?;
         *self.desk.client(id) = Client { wants, user, ..Client::default() };
         Ok(id)
     }
@@ -197,9 +230,15 @@ impl Stage {
         self.crowd.say(id, &message)
     }
 
-    /// Callers of the API, all idle.
+    /// Callers of the API, all idle. They take nodes in turn.
     pub(crate) fn callers(&mut self, count: usize) -> Vec<usize> {
-        let ids: Vec<usize> = (0..count).map(|_| self.crowd.caller()).collect();
+        self.callers_of(count, |at, nodes| at % nodes)
+    }
+
+    /// The same, each with the node that `node_of` says, from its number and how many nodes there are.
+    pub(crate) fn callers_of(&mut self, count: usize, node_of: impl Fn(usize, usize) -> usize) -> Vec<usize> {
+        let nodes = self.crowd.nodes();
+        let ids: Vec<usize> = (0..count).map(|at| self.crowd.caller_of(node_of(at, nodes))).collect();
         for id in &ids {
             self.desk.client(*id).may_go = true;
         }
@@ -355,19 +394,29 @@ impl Stage {
     }
 
     pub(crate) fn meter(&self) -> Meter {
-        Meter { server: self.server.sample(), own_cpu: machine::own_cpu() }
+        Meter {
+            servers: self.servers().map(Server::sample).collect(),
+            redis_cpu: self.redis_cpu(),
+            own_cpu: machine::own_cpu(),
+        }
     }
 
     /// What has been used since, noted with how busy server and load were.
     pub(crate) fn measured(&mut self, meter: &Meter) -> Spent {
-        let now = self.server.sample();
-        let spent = Spent { cpu: now.cpu.saturating_sub(meter.server.cpu), time: now.at - meter.server.at };
+        let now: Vec<Sample> = self.servers().map(Server::sample).collect();
+        let redis_cpu = self.redis_cpu().saturating_sub(meter.redis_cpu);
+        let of_nodes = now.iter().zip(&meter.servers).map(|(now, before)| now.cpu.saturating_sub(before.cpu));
+        let cpu = of_nodes.sum::<Duration>() + redis_cpu;
+        let spent = Spent { cpu, redis_cpu, time: now[0].at - meter.servers[0].at };
         let share = |cpu: Duration| cpu.as_secs_f64() / spent.time.as_secs_f64() * 100.0;
         self.figure("server_busy_percent", share(spent.cpu));
         self.figure("load_busy_percent", share(machine::own_cpu().saturating_sub(meter.own_cpu)));
-        self.figure("server_rss_mib", now.rss_bytes as f64 / 1_048_576.0);
-        self.figure("server_threads", now.threads as f64);
-        self.figure("server_files", now.files as f64);
+        self.figure("server_rss_mib", now.iter().map(|now| now.rss_bytes as f64).sum::<f64>() / 1_048_576.0);
+        self.figure("server_threads", now.iter().map(|now| now.threads as f64).sum());
+        self.figure("server_files", now.iter().map(|now| now.files as f64).sum());
+        if self.redis.is_some() {
+            self.figure("redis_busy_percent", share(spent.redis_cpu));
+        }
         spent
     }
 
@@ -408,6 +457,7 @@ impl Desk {
             body: String::new(),
             pongs: 0,
             member_added: 0,
+            members_met: 0,
             goodbyes: Vec::new(),
             faults: Vec::new(),
         }
@@ -488,6 +538,7 @@ impl Desk {
             if client.unconfirmed == 0 {
                 self.ready += 1;
             }
+            self.members_met += members_in(message).saturating_sub(1);
         } else if says("pusher:pong") {
             self.pongs += 1;
         } else if says("member_added") {
@@ -506,5 +557,25 @@ impl Desk {
         if self.faults.len() < 20 && !self.faults.contains(&text) {
             self.faults.push(text);
         }
+    }
+}
+
+/// How many members the confirmation of a subscription tells of; 0 if it is of no presence channel.
+fn members_in(message: &[u8]) -> u64 {
+    const COUNT: &[u8] = br#"\"count\":"#;
+    let digits = memchr::memmem::find(message, COUNT).and_then(|at| message.get(at + COUNT.len()..));
+    let digits = digits.into_iter().flatten().map_while(|byte| char::from(*byte).to_digit(10));
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_counted_in_doubly_encoded_data() {
+        let joined = br#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{\"count\":12,\"ids\":[]}}"}"#;
+        assert_eq!(members_in(joined), 12);
+        assert_eq!(members_in(br#"{"event":"pusher_internal:subscription_succeeded","data":"{}"}"#), 0);
     }
 }

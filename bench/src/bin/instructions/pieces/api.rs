@@ -2,13 +2,14 @@
 
 use std::hint::black_box;
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanfare::api::{Resource, Route, Signed, Unchecked, dispatch};
 use fanfare::app::Apps;
 use fanfare::config::Config;
 use fanfare::hub::Subscription;
+use fanfare::mirror::Ticket;
 use fanfare::node::{Letter, Mailbox, Node};
 use fanfare::protocol::{Query, Secret};
 use md5::{Digest, Md5};
@@ -57,7 +58,7 @@ fn publish(times: u32) {
     let (worker, mut mailbox) = node.take_mailbox().expect("that of the one worker");
     let (channel, now) = (channel(PRIVATE_CHANNEL), Instant::now());
     let new = Subscription { app: &app, channel: &channel, worker, member: None, notice: None, now };
-    node.subscribe(new).expect("room in a channel without presence");
+    node.subscribe(new, Ticket(0)).expect("room in a channel without presence");
     let body = body();
     let query = signed_query(&body);
     let query = Query::parse(&query).expect("a query");
@@ -66,7 +67,8 @@ fn publish(times: u32) {
     for _ in 0..times {
         counted_operation(|| {
             let answer = dispatch(&node, black_box(&signed), &Resource::Events, black_box(body.as_bytes()));
-            assert!(answer.is_ok());
+            let answer = pin!(answer).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(answer, Poll::Ready(Ok(_))));
             answer
         });
         take_letter(&mut mailbox, &mut letters);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanfare::connection::{Connection, Membership, Request};
+use fanfare::connection::{Connection, Membership, Request, Standing};
 use fanfare::hub::Audience;
 
 use super::{
@@ -42,7 +42,12 @@ fn client_event(times: u32) {
     let (text, mut now) = (client_event_text(), Instant::now());
     let mut connection = Connection::new(Arc::new(app()), socket_id(), now);
     let audience = Audience::Subscribers;
-    connection.joined(Membership { channel: channel(PRIVATE_CHANNEL), audience, member: None, seat: 0 });
+    connection.joined(Membership {
+        channel: channel(PRIVATE_CHANNEL),
+        audience,
+        member: None,
+        standing: Standing::on(0),
+    });
     for _ in 0..times {
         now += Duration::from_millis(100); // ten a second are allowed
         counted_operation(|| {
