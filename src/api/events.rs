@@ -273,7 +273,7 @@ async fn publish(
     if node.is_clustered() {
         let news = all().map(|(event, channel)| new(app, event, channel, now)).collect();
         // Apart, so that a call takes no more room where there is no cluster.
-        let counted = Box::pin(node.publish_all(news)).await?;
+        let counted = Box::pin(node.publish_all(news, events.len() > 1)).await?;
         all().zip(&counted).for_each(|((event, channel), census)| tell(event, channel, census));
     } else {
         all().for_each(|(event, channel)| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::metrics::registry::{Definition, Kind, Registry};
 
@@ -43,9 +43,10 @@ pub struct ClusterMetrics {
     outages: IntCounter,
     /// Of outages that are over.
     away_ms: AtomicU64,
-    scripts: HistogramVec,
+    // Looked up for each publish, so without labels.
+    scripts: [Histogram; SCRIPTS.len()],
     failures: IntCounterVec,
-    items: IntCounterVec,
+    items: [IntCounter; StepItem::ALL.len()],
     restated: IntCounterVec,
 }
 
@@ -219,9 +220,7 @@ impl ClusterMetrics {
             "Partitions that were told anew what this node holds, by reason.",
         );
         // Counted from zero: an alert sees the first one too.
-        SCRIPTS.iter().for_each(|script| drop(scripts.with_label_values(&[script])));
         Failure::ALL.iter().for_each(|failure| drop(failures.with_label_values(&[failure.as_str()])));
-        StepItem::ALL.iter().for_each(|item| drop(items.with_label_values(&[item.as_str()])));
         Restated::ALL.iter().for_each(|reason| drop(restated.with_label_values(&[reason.as_str()])));
         // Not of the page: what the engine has taken is shown together with what it has not.
         let inner = |name| IntGauge::new(name, "What the engine has taken.").expect("a good name");
@@ -258,16 +257,18 @@ impl ClusterMetrics {
             outages: registry
                 .counter("fanfare_cluster_outages_total", "How often Redis could not be reached any more."),
             away_ms: AtomicU64::new(0),
-            scripts,
+            scripts: SCRIPTS.map(|script| scripts.with_label_values(&[script])),
             failures,
-            items,
+            items: StepItem::ALL.map(|item| items.with_label_values(&[item.as_str()])),
             restated,
         }
     }
 
     /// A script was answered, or has failed, after this time.
     pub fn ran(&self, script: &str, elapsed: Duration) {
-        self.scripts.with_label_values(&[script]).observe(elapsed.as_secs_f64());
+        if let Some(at) = SCRIPTS.iter().position(|known| *known == script) {
+            self.scripts[at].observe(elapsed.as_secs_f64());
+        }
     }
 
     /// A script has not done what was asked.
@@ -277,7 +278,7 @@ impl ClusterMetrics {
 
     /// A step that was done had so many parts of a kind.
     pub fn stepped(&self, item: StepItem, count: u64) {
-        self.items.with_label_values(&[item.as_str()]).inc_by(count);
+        self.items[item as usize].inc_by(count);
     }
 
     /// A partition was told anew what this node holds.

@@ -43,8 +43,6 @@ pub(super) struct Channel {
     is_known: bool,
     /// It has been looked at since this node holds it: whatever is published arrives, or is missed.
     is_sure: bool,
-    /// The state has heard that this node holds it.
-    is_said: bool,
     /// Of a user, for watchers.
     is_online: bool,
 }
@@ -99,7 +97,6 @@ impl Channel {
             stage: Stage::Opening,
             is_known: false,
             is_sure: false,
-            is_said: false,
             is_online: false,
         }
     }
@@ -194,7 +191,6 @@ impl Channel {
 
     /// A hold was done, for the user that it brought.
     pub(super) fn held(&mut self, entered: Option<&str>, place: Place, now: Instant, out: &mut Out<'_>) {
-        self.is_said = true;
         if let (Some(user_id), Some(unsettled)) = (entered, &mut self.unsettled)
             && let Some(newcomer) = unsettled.newcomers.get_mut(user_id)
             && newcomer.entered.is_none()
@@ -202,7 +198,7 @@ impl Channel {
             newcomer.entered = Some(place);
             unsettled.entered.push_back((place, user_id.into()));
         }
-        if self.stage == Stage::Open && place.epoch != self.place.epoch {
+        if self.stage == Stage::Open && !place.is_of_one_era(self.place) {
             self.look(out);
         }
         self.admit(now, out);
@@ -253,16 +249,17 @@ impl Channel {
         let early = self.unsettled().early.take();
         let is_told = self.is_known && !self.listeners.is_empty();
         let is_reborn = snapshot.place.epoch != self.place.epoch;
+        // Another server has the state, and may not have all of it.
+        let is_shaken = !snapshot.place.is_of_one_era(self.place);
         let was_cut = std::mem::take(&mut self.unsettled().was_cut);
-        let missed = std::mem::take(&mut snapshot.missed);
+        let missed = (std::mem::take(&mut snapshot.missed), snapshot.is_all);
         self.stage = Stage::Open;
         if is_told
             && !was_cut
-            && let Some(until) = self.is_complete(&missed, &early, snapshot.place)
+            && let Some(until) = self.is_complete(&missed.0, &early, snapshot.place)
         {
             let (gap, early) = self.heal(missed, until, early, now, out);
-            self.replay(early, now, out);
-            self.admit_all(now, out);
+            self.go_on(snapshot.subscriptions, gap, early, now, out);
             return gap;
         }
         let (mut gap, early) = match is_told {
@@ -277,18 +274,23 @@ impl Channel {
         self.is_known = true;
         self.is_sure = self.held > 0;
         if let Some(members) = snapshot.roster {
-            let believed = if is_reborn { Believed::Everybody } else { Believed::Ours };
+            let believed = if is_shaken { Believed::Everybody } else { Believed::Ours };
             self.adopt_roster(members, is_told.then_some(believed), now, out);
         }
-        self.adopt_online(snapshot.online, is_told && is_reborn, now, out);
+        self.adopt_online(snapshot.online, is_told && is_shaken, now, out);
         self.cached = snapshot.cached.map(|(event, left)| Box::new((event, now + left)));
+        self.go_on(snapshot.subscriptions, gap, early, now, out);
+        gap
+    }
+
+    /// Serves everybody who waits, now that it is known how the topic is, and applies what came meanwhile.
+    fn go_on(&mut self, subscriptions: u64, gap: Gap, early: Vec<Arrival>, now: Instant, out: &mut Out<'_>) {
         let was_waited_for = self.seat_all(now, out);
-        if self.traits.counts && snapshot.subscriptions > 0 && (was_waited_for || gap.lost > 0) {
-            self.deliver(Body::SubscriptionCount(snapshot.subscriptions), None, out);
+        if self.traits.counts && subscriptions > 0 && (was_waited_for || gap.lost > 0) {
+            self.deliver(Body::SubscriptionCount(subscriptions), None, out);
         }
         self.replay(early, now, out);
         self.admit_all(now, out);
-        gap
     }
 
     /// Gives those their place who wait for a message that has come by now.
@@ -352,28 +354,11 @@ impl Channel {
         self.unsettled.take_if(|unsettled| unsettled.is_idle());
     }
 
-    /// Whether this node has said that it holds the topic, and was heard.
-    pub(super) fn is_held(&self) -> bool {
-        self.held > 0 && self.is_said
-    }
-
     /// How many connections wait for their place.
     pub(super) fn waiting(&self) -> usize {
         let Some(unsettled) = &self.unsettled else { return 0 };
         let newcomers = unsettled.newcomers.values().map(|newcomer| newcomer.waiting.len());
         unsettled.waiting.len() + newcomers.sum::<usize>()
-    }
-
-    /// Everybody here who has entered, as the cluster knows them.
-    pub(super) fn members_here(&self) -> Vec<Arc<Member>> {
-        let Some(presence) = &self.presence else { return Vec::new() };
-        let newcomers = self.unsettled.as_ref().map(|unsettled| &unsettled.newcomers);
-        let is_in = |member: &&Arc<Member>| {
-            let newcomer = newcomers.and_then(|newcomers| newcomers.get(&member.user_id));
-            newcomer.is_none_or(|newcomer| newcomer.entered.is_some())
-        };
-        let known = |member: &Arc<Member>| presence.roster.get(&member.user_id).unwrap_or(member).clone();
-        presence.here.all().filter(is_in).map(known).collect()
     }
 
     pub(super) fn unsettled(&mut self) -> &mut Unsettled {
@@ -396,7 +381,7 @@ impl Channel {
     pub(super) fn release(&mut self, count: u64, change: Option<Change>, out: &mut Out<'_>) {
         self.held = self.held.saturating_sub(count);
         if self.held == 0 {
-            (self.is_sure, self.is_said) = (false, false);
+            self.is_sure = false;
         }
         self.say(change, out);
     }

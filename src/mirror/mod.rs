@@ -31,7 +31,6 @@ mod tests;
 mod unsettled;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::{App, AppId};
@@ -40,7 +39,7 @@ use crate::hub::{
 };
 use crate::mirror::channel::{Channel, Out};
 use crate::mirror::unsettled::Waiting;
-use crate::protocol::{ChannelName, Member};
+use crate::protocol::ChannelName;
 
 pub use crate::mirror::op::{
     Again, Arrival, Change, Hold, Message, Op, PARTITIONS, Place, Publication, Reply, Snapshot, Traits,
@@ -103,19 +102,6 @@ pub enum Request {
     Close(Topic),
     /// A step. The replies of holds and looks are to come back to the mirror, each once, and in order.
     Op(Op),
-}
-
-/// What this node holds of a topic.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Held {
-    /// The topic.
-    pub topic: Topic,
-    /// Connections.
-    pub count: u64,
-    /// The users they are, in a presence channel.
-    pub members: Vec<Arc<Member>>,
-    /// What is kept with the topic.
-    pub traits: Traits,
 }
 
 /// What came of looking again after a gap.
@@ -285,18 +271,6 @@ impl Mirror {
     /// How many wait for their place.
     pub fn waiting(&self) -> usize {
         self.topics.values().map(Channel::waiting).sum()
-    }
-
-    /// Everything that this node has said it holds, and was heard to. What is not in here is still to be said: its holds
-    /// are under way, and webhooks are to tell of them.
-    pub fn all_held(&self) -> impl Iterator<Item = Held> {
-        let held = self.topics.iter().filter(|(_, channel)| channel.is_held());
-        held.map(|(topic, channel)| Held {
-            topic: topic.clone(),
-            count: channel.held,
-            members: channel.members_here(),
-            traits: channel.traits,
-        })
     }
 
     /// The channels that have subscribers here, with their subscriptions and, in a presence channel, users of this node.

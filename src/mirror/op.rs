@@ -24,18 +24,33 @@ pub fn partition_of(app: &str, channel: &str) -> u8 {
 /// A place in the order that the cluster gives to the messages of a topic.
 ///
 /// The epoch is drawn when the shared state of the topic comes into being, or had to be made anew because some of it was
-/// lost.
+/// lost. Within it places are in order.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Place {
     /// Which life of the topic.
     pub epoch: u64,
-    /// How many messages it had.
+    /// How many messages it had, below the era in the upper [`ERA_BITS`]. Whenever another server has the state, which may
+    /// lack the latest messages, another era begins, and goes on counting with what that server has.
     pub seq: u64,
 }
+
+/// How much of a number is the era.
+const ERA_BITS: u32 = 20;
 
 impl Place {
     pub(super) fn next(self) -> Self {
         Self { seq: self.seq + 1, ..self }
+    }
+
+    /// Whether both are of one life and of one era of it.
+    pub(super) fn is_of_one_era(self, other: Self) -> bool {
+        self.epoch == other.epoch && (self.seq ^ other.seq) >> (u64::BITS - ERA_BITS) == 0
+    }
+
+    /// How many messages are missing behind this place up to a later one of the same life, with it: at least one if
+    /// another era has begun between them, unless nobody has missed any.
+    pub(super) fn missing_to(self, later: Self, is_all: bool) -> u64 {
+        if self.is_of_one_era(later) { later.seq.saturating_sub(self.seq) } else { u64::from(!is_all) }
     }
 
     /// Whether a mirror that has come here has heard what is at another place, which is of the same life or an earlier one.
@@ -236,4 +251,6 @@ pub struct Snapshot {
     /// What the asker has missed, in order, as far as it is still known: if it does not begin behind the asker's place,
     /// the messages in between are lost.
     pub missed: Vec<Arrival>,
+    /// That is all it has missed, though other eras may have begun since.
+    pub is_all: bool,
 }

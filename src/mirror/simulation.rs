@@ -1,13 +1,13 @@
 //! Mirrors against a model of the shared state: messages, answers and letters take any time, the bus loses messages, and
 //! the state loses its latest writes, everything, or a node.
 //!
-//! The state is assumed to show by another epoch that it has lost something, to tell of edges on the bus also when nodes
+//! The state is assumed to show by another epoch or era that it may have lost something, to tell of edges on the bus also when nodes
 //! say again what they hold, and to refuse nobody then.
 
 mod node;
 mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::hub::{Audience, Topic};
 use crate::mirror::simulation::node::{Book, Call, Heard, Node, Notice, Who};
 use crate::mirror::simulation::state::{Part, State, Step, differences};
-use crate::mirror::{Again, Held, Message, Op, Publication, Request};
+use crate::mirror::{Again, Message, Op, Publication, Request};
 use crate::protocol::{CachedEvent, ChannelName, Frame, Member};
 
 const TOPICS: [(&str, Audience); 6] = [
@@ -90,6 +90,10 @@ pub(super) enum Move {
     FailOver {
         answers_are_lost: bool,
     },
+    /// The state is on another server, with all of it.
+    Restart {
+        answers_are_lost: bool,
+    },
     Wipe {
         bus_is_cut: bool,
         answers_are_lost: bool,
@@ -115,7 +119,8 @@ struct World {
     size: Size,
     book: Book,
     state: State,
-    copy: Option<State>,
+    /// With how much history there was.
+    copy: Option<(State, usize)>,
     epochs: u64,
     nodes: Vec<Node>,
     published: usize,
@@ -134,6 +139,7 @@ impl World {
             notices: notices(nodes),
             is_whole: true,
             is_lossless: true,
+            vanished: BTreeSet::new(),
         };
         let seeds = 1..=u64::try_from(nodes).expect("few");
         Self {
@@ -175,12 +181,17 @@ impl World {
             Move::Wait(milliseconds) => self.wait(Duration::from_millis(milliseconds)),
             Move::Cut(node, kept) => self.cut(node % count, kept),
             Move::Link(node) => self.link(node % count),
-            Move::Copy => self.copy = Some(self.state.clone()),
+            Move::Copy => self.copy = Some((self.state.clone(), self.book.history.len())),
             Move::FailOver { answers_are_lost } => {
-                let Some(copy) = self.copy.take() else { return };
+                let Some((copy, published)) = self.copy.take() else { return };
                 self.state = copy;
+                self.book.vanished.extend(published..self.book.history.len());
                 self.state.begin_again(&mut self.epochs);
                 self.lose(true, answers_are_lost);
+            }
+            Move::Restart { answers_are_lost } => {
+                self.state.begin_again(&mut self.epochs);
+                self.reconnect(true, answers_are_lost);
             }
             Move::Wipe { bus_is_cut, answers_are_lost } => {
                 self.state = self.state.wiped();
@@ -286,11 +297,9 @@ impl World {
         node.steps = self.state.steps[at];
         node.repeated = 0;
         let there: &BTreeMap<usize, Part> = self.state.held[at].get_or_insert_default();
-        let said: BTreeMap<usize, Held> =
-            node.mirror.all_held().map(|held| (index_of(&held.topic), held)).collect();
         // A lost lease is no lost state: but what is said again must not be refused either.
         let again = if again == Again::No { Again::Marked } else { again };
-        for hold in differences(said, there, again).into_iter().rev() {
+        for hold in differences(&node.told, there, again).into_iter().rev() {
             node.calls.push_front(Call::Again(Op::Hold(hold)));
         }
     }
@@ -332,6 +341,11 @@ impl World {
     /// The state has lost something.
     fn lose(&mut self, bus_is_cut: bool, answers_are_lost: bool) {
         (self.book.is_whole, self.book.is_lossless) = (false, false);
+        self.reconnect(bus_is_cut, answers_are_lost);
+    }
+
+    /// All nodes lose connections to the state, and answers that were under way.
+    fn reconnect(&mut self, bus_is_cut: bool, answers_are_lost: bool) {
         for at in 0..self.nodes.len() {
             if bus_is_cut {
                 self.cut(at, 1);
@@ -482,6 +496,7 @@ fn moves(faults: u32) -> impl Strategy<Value = Vec<Move>> {
         3 => node.clone().prop_map(Move::Link),
         1 => Just(Move::Copy),
         1 => any::<bool>().prop_map(|answers_are_lost| Move::FailOver { answers_are_lost }),
+        1 => any::<bool>().prop_map(|answers_are_lost| Move::Restart { answers_are_lost }),
         1 => any::<(bool, bool)>()
             .prop_map(|(bus_is_cut, answers_are_lost)| Move::Wipe { bus_is_cut, answers_are_lost }),
         1 => node.prop_map(Move::Bury),
@@ -493,11 +508,11 @@ fn moves(faults: u32) -> impl Strategy<Value = Vec<Move>> {
 
 impl Move {
     fn is_fault(&self) -> bool {
-        matches!(self, Self::Cut(..) | Self::Copy | Self::FailOver { .. } | Self::Wipe { .. } | Self::Bury(_))
+        self.is_loss() || matches!(self, Self::Cut(..) | Self::Restart { .. })
     }
 
     fn is_loss(&self) -> bool {
-        self.is_fault() && !matches!(self, Self::Cut(..))
+        matches!(self, Self::Copy | Self::FailOver { .. } | Self::Wipe { .. } | Self::Bury(_))
     }
 }
 

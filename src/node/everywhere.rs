@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::hub::{Census, Event, Publish};
-use crate::mirror::{Message, Op, PARTITIONS, Publication, Reply, Snapshot};
+use crate::mirror::{Message, Op, PARTITIONS, Publication, Reply, Snapshot, partition_of};
 use crate::node::channels::subscribers;
 use crate::node::{Away, Call, Listed, Node, hold};
 use crate::protocol::{ChannelName, CloseReason, Member, Roster};
@@ -30,17 +30,25 @@ impl Node {
         self.ask_for(Op::Publish(publication(new)))
     }
 
-    /// Hands events to the cluster, in order. How many are subscribed to the channel of each.
+    /// Hands events to the cluster. How many are subscribed to the channel of each.
+    ///
+    /// Events of a channel keep their order; with `in_order` all do, as far as Redis is one server.
     ///
     /// # Errors
     /// When that cannot be told: any of them may have been published or not.
-    pub async fn publish_all(&self, all: Vec<Publish<'_>>) -> Result<Vec<Census>, Away> {
-        let promised: Vec<_> = all.into_iter().map(|new| self.publish_soon(new)).collect();
-        let mut counted = Vec::with_capacity(promised.len());
-        for promised in promised {
-            let (subscriptions, users) = published(kept(promised).await?)?;
-            counted.push(Census { subscriptions, users, cached: None });
+    pub async fn publish_all(&self, all: Vec<Publish<'_>>, in_order: bool) -> Result<Vec<Census>, Away> {
+        let mut counted = Vec::with_capacity(all.len());
+        let mut promised = Vec::new();
+        let mut last = None;
+        for new in all {
+            let partition = partition_of(&new.app.id, new.channel.as_str());
+            // Each partition has an order of its own: what another one has done comes before what is said after that.
+            if in_order && last.replace(partition).is_some_and(|last| last != partition) {
+                count_all(&mut promised, &mut counted).await?;
+            }
+            promised.push(self.publish_soon(new));
         }
+        count_all(&mut promised, &mut counted).await?;
         Ok(counted)
     }
 
@@ -149,6 +157,15 @@ fn publication(Publish { app, channel, event, except, told, .. }: Publish<'_>) -
 /// Waits for an answer.
 async fn kept<T>(promised: Promised<T>) -> Result<T, Away> {
     promised.await.unwrap_or(Err(Away))
+}
+
+/// Waits for what became of events.
+async fn count_all(promised: &mut Vec<Promised<Reply>>, counted: &mut Vec<Census>) -> Result<(), Away> {
+    for promised in promised.drain(..) {
+        let (subscriptions, users) = published(kept(promised).await?)?;
+        counted.push(Census { subscriptions, users, cached: None });
+    }
+    Ok(())
 }
 
 /// Subscriptions and users of a channel that was published to.

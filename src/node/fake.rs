@@ -284,6 +284,7 @@ impl FakeCluster {
             cached: state.cached.clone(),
             online,
             missed: Vec::new(),
+            is_all: false,
         }
     }
 

@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod tests;
 mod told;
+mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::app::AppId;
 use crate::cluster::lane::told::Told;
+use crate::cluster::lane::work::{Flight, Waiter, What, Work};
 use crate::cluster::script::{Item, Opened, Pulse};
 use crate::hub::Topic;
 use crate::metrics::Restated;
@@ -90,15 +92,6 @@ pub(super) enum Answered {
     Behind,
 }
 
-/// Who waits for a reply.
-#[derive(Debug)]
-pub(super) enum Waiter {
-    Nobody,
-    Mirror,
-    Caller(oneshot::Sender<Result<Reply, Away>>, Instant),
-    Lister(oneshot::Sender<Result<Vec<Listed>, Away>>, Instant),
-}
-
 /// What has come of work, for whoever has not been answered by the lane itself.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -140,6 +133,8 @@ pub(super) struct Lane {
     is_last: bool,
     /// Callers who were told that Redis is away, since somebody last asked.
     given_up: u64,
+    /// When the first of those who wait is to be told so.
+    deadline: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -149,29 +144,6 @@ enum Stage {
     Open,
     /// The lease was given back.
     Left,
-}
-
-#[derive(Debug)]
-struct Work {
-    what: What,
-    waiter: Waiter,
-}
-
-#[derive(Debug)]
-enum What {
-    Item(Item),
-    List { app: AppId, prefix: String },
-}
-
-/// A step that is under way, or must be sent again.
-#[derive(Debug, Default)]
-struct Flight {
-    items: Vec<Item>,
-    waiters: Vec<Waiter>,
-    /// It may have been done.
-    in_doubt: bool,
-    /// The run of Redis it was last sent to; 0 if to none.
-    run: u64,
 }
 
 impl Lane {
@@ -197,6 +169,7 @@ impl Lane {
             incomplete_until: None,
             is_last: false,
             given_up: 0,
+            deadline: None,
         }
     }
 
@@ -423,11 +396,16 @@ impl Lane {
     /// Answers those who have waited too long. To be called every now and then.
     pub(super) fn expire(&mut self, now: Instant) {
         self.told.settle(self.limits.debounce, now);
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.deadline = None;
         let flying = self.flight.iter_mut().flat_map(|flight| &mut flight.waiters);
         let waiting = self.queue.iter_mut().map(|work| &mut work.waiter);
         for waiter in flying.chain(waiting).chain(&mut self.listing) {
-            if waiter.until().is_some_and(|until| until <= now) {
-                self.given_up += waiter.give_up();
+            match waiter.until() {
+                Some(until) if until <= now => self.given_up += waiter.give_up(),
+                later => self.deadline = self.deadline.into_iter().chain(later).min(),
             }
         }
         let busy = self.busy;
@@ -448,6 +426,7 @@ impl Lane {
     }
 
     fn push(&mut self, what: What, waiter: Waiter) {
+        self.deadline = self.deadline.into_iter().chain(waiter.until()).min();
         self.queue.push_back(Work { what, waiter });
     }
 
@@ -504,8 +483,9 @@ impl Lane {
     /// The step under way is work again. Whoever waits for a publication that may have been done is told that it was not.
     fn take_back_flight(&mut self) {
         let Some(mut flight) = self.flight.take() else { return };
-        if flight.in_doubt {
-            self.given_up += flight.give_up_doubtful();
+        match flight.in_doubt {
+            true => self.given_up += flight.give_up_doubtful(),
+            false => flight.forget_given_up(),
         }
         for (item, waiter) in flight.items.into_iter().zip(flight.waiters).rev() {
             self.queue.push_front(Work { what: What::Item(item), waiter });
@@ -543,62 +523,5 @@ impl Lane {
                 Waiter::Nobody | Waiter::Lister(..) => {}
             }
         }
-    }
-}
-
-impl Waiter {
-    fn until(&self) -> Option<Instant> {
-        match self {
-            Self::Caller(_, until) | Self::Lister(_, until) => Some(*until),
-            Self::Nobody | Self::Mirror => None,
-        }
-    }
-
-    /// Tells whoever waits that Redis is away. Returns how many that were.
-    fn give_up(&mut self) -> u64 {
-        match std::mem::replace(self, Self::Nobody) {
-            Self::Caller(caller, _) => drop(caller.send(Err(Away))),
-            Self::Lister(caller, _) => drop(caller.send(Err(Away))),
-            other => {
-                *self = other;
-                return 0;
-            }
-        }
-        1
-    }
-}
-
-/// Only publications, looks and lists of callers may be given up: what a mirror says must be said.
-fn is_given_up(item: &Item, waiter: &Waiter) -> bool {
-    matches!(waiter, Waiter::Nobody)
-        && matches!(item, Item::Op(Op::Publish(_) | Op::Census(_) | Op::Look(..)))
-}
-
-impl Work {
-    fn is_given_up(&self) -> bool {
-        match &self.what {
-            What::Item(item) => is_given_up(item, &self.waiter),
-            What::List { .. } => matches!(self.waiter, Waiter::Nobody),
-        }
-    }
-}
-
-impl Flight {
-    /// It may have been done, and cannot be done again without doing it twice.
-    fn give_up_doubtful(&mut self) -> u64 {
-        let given_up = self.waiters.iter_mut().map(Waiter::give_up).sum();
-        self.forget_given_up();
-        given_up
-    }
-
-    fn forget_given_up(&mut self) {
-        let mut keep: Vec<bool> = Vec::with_capacity(self.items.len());
-        for (item, waiter) in self.items.iter().zip(&self.waiters) {
-            keep.push(!is_given_up(item, waiter));
-        }
-        let mut kept = keep.iter();
-        self.items.retain(|_| kept.next().copied().unwrap_or(true));
-        let mut kept = keep.iter();
-        self.waiters.retain(|_| kept.next().copied().unwrap_or(true));
     }
 }

@@ -166,7 +166,7 @@ fn due_named(name: &str) -> Result<Due, Fault> {
 }
 
 fn snapshot(topic: &Topic, value: Value) -> Result<Snapshot, Fault> {
-    let [at, subscriptions, users, roster, event, left, online, missed] = array(value)?;
+    let [at, subscriptions, users, roster, event, left, online, missed, is_all] = array(value)?;
     let roster = match roster {
         roster @ Value::Array(_) if topic.channel.kind().is_presence() => Some(members(roster)?),
         _ => None,
@@ -177,11 +177,9 @@ fn snapshot(topic: &Topic, value: Value) -> Result<Snapshot, Fault> {
         event => envelope::decode_kept(bytes(event)?).ok(),
     };
     let left = Duration::from_millis(number(left)?);
+    let logged = list(missed)?.into_iter().map(bytes).collect::<Result<Vec<_>, _>>()?;
     // What cannot be read is missing, like what is known no longer.
-    let missed = list(missed)?.into_iter().filter_map(|value| match bytes(value) {
-        Ok(bytes) => envelope::decode(topic, &bytes).ok().map(Ok),
-        Err(error) => Some(Err(error)),
-    });
+    let missed: Vec<_> = logged.iter().filter_map(|bytes| envelope::decode(topic, bytes).ok()).collect();
     Ok(Snapshot {
         place: place(at)?.unwrap_or_default(),
         subscriptions: number(subscriptions)?,
@@ -189,7 +187,8 @@ fn snapshot(topic: &Topic, value: Value) -> Result<Snapshot, Fault> {
         roster,
         cached: cached.map(|event| (event, left)),
         online: number(online)? > 0,
-        missed: missed.collect::<Result<_, _>>()?,
+        is_all: number(is_all)? > 0 && missed.len() == logged.len(),
+        missed,
     })
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | key | what |
 //! | --- | --- |
-//! | `meta` | `layout`; `gen`, drawn when the partition came into being; `owner`, `taken`, `told` of the facts, and how many were `lost`; `log`: which part is written to, and its bytes; `dead`: who lies in the grave |
+//! | `meta` | `layout`; `gen`, drawn when the partition came into being; `run` of the server, and the `era` of what it sends; `owner`, `taken`, `told` of the facts, and how many were `lost`; `log`: which part is written to, and its bytes; `dead`: who lies in the grave |
 //! | `nodes` | sorted: nodes, by the end of their leases (ms) |
 //! | `held:<node>` | `#`: its last step; `<app>\0s<channel>` and `<app>\0w<channel>`: its subscribers and watchers; `<app>\0s<channel>\0<user>`: the members they are |
 //! | `grave` | the same of a dead node, until it is removed |
@@ -53,7 +53,7 @@ pub struct Invocation {
     pub script: &'static Script,
     /// Every key that it may touch, all of one partition.
     pub keys: Vec<Vec<u8>>,
-    /// Its arguments.
+    /// Its arguments, but for the last one: the run of the server, which only the connection knows.
     pub args: Vec<Vec<u8>>,
 }
 

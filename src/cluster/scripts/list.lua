@@ -8,7 +8,7 @@ local topics, answer = call('HGETALL', KEYS[1]), {}
 for at = 1, #topics, 2 do
   local field = topics[at]
   if field:sub(1, #wanted) == wanted then
-    local _, _, subscriptions, users = unpack_from(RECORD, topics[at + 1])
+    local _, _, _, subscriptions, users = unpack_from(RECORD, topics[at + 1])
     local n = #answer
     answer[n + 1], answer[n + 2], answer[n + 3] = field:sub(2), subscriptions, users
   end

@@ -1,6 +1,6 @@
 -- A step of nothing but events that webhooks are not told: most steps are, and have no use for the rest of `step`.
 local replies = {}
-for at = FIRST_ITEM, #ARGV, 7 do
+for at = FIRST_ITEM, #ARGV - 1, 7 do
   local topic, ttl = topic_of(ARGV[at + 1], ARGV[at + 2]), ARGV[at + 5]
   if not is_repeated then
     emit(topic, ARGV[at + 3], ARGV[at + 4])

@@ -130,7 +130,7 @@ local function hold(topic, held, connections, traits, mark, change, user, info, 
   local total = math.max(topic.total - own + connections, 0)
   local is_first, is_last = topic.total == 0 and total > 0, topic.total > 0 and total == 0
   if is_first then
-    topic.epoch, topic.seq, topic.flags, topic.told = next_epoch(), 0, 0, 0
+    topic.epoch, topic.era, topic.seq, topic.flags, topic.told = next_epoch(), era, 0, 0, 0
   end
   topic.is_changed = topic.is_changed or total > 0 or is_last
   topic.total = total
@@ -266,40 +266,51 @@ local function logged_of(key, wanted)
   return logged[key] or {}
 end
 
--- What the log has of a topic behind `seq`, without a hole up to the last message.
-local function missed(topic, seq)
-  local wanted, known, found = topic.seq - seq, 0, {}
-  if wanted == 0 or log_bytes == 0 then
-    return found
+-- What the log has of a topic behind a place, without a hole up to the last message; and whether that is all.
+local function missed(topic, since_era, since_seq)
+  local found, of, seq = {}, topic.era, topic.seq
+  local function is_all()
+    return seq == 0 or of < since_era or of == since_era and seq <= since_seq
   end
-  local newest_first = logged_of(topic.key, wanted)
-  while known < wanted and newest_first[known + 1] do
+  if is_all() or log_bytes == 0 then
+    return found, is_all()
+  end
+  local newest_first, known = {}, 0
+  repeat
+    newest_first = logged_of(topic.key, known + 1)
     local envelope = newest_first[known + 1]
-    if envelope:sub(3, 10) ~= topic.epoch or unpack_from('>I8', envelope, 11) ~= topic.seq - known then
+    if not envelope or envelope:sub(3, 10) ~= topic.epoch then
       break
     end
-    known = known + 1
-  end
+    local its_era, its_seq = unpack_number(envelope, 11)
+    if its_seq ~= seq then
+      break
+    end
+    of = its_era
+    if not is_all() then
+      known, seq = known + 1, seq - 1
+    end
+  until is_all()
   for at = known, 1, -1 do
     found[#found + 1] = newest_first[at]
   end
-  return found
+  return found, is_all()
 end
 
 local function place(topic)
-  return topic.epoch and topic.epoch .. pack('>I8', topic.seq) or ALL
+  return topic.epoch and topic.epoch .. number_of(topic.seq) or ALL
 end
 
 -- How a topic is. `since` is a place, or '' if everything is wanted, or 'census' if neither roster nor log is.
 local function look(topic, since, is_cached)
-  local found, roster = {}, false
+  local found, is_all, roster = {}, false, false
   if #since == 16 and since:sub(1, 8) == topic.epoch then
-    local seq = unpack_from('>I8', since, 9)
-    if seq > topic.seq then
+    local since_era, since_seq = unpack_number(since, 9)
+    if since_era > era or since_era == era and since_seq > topic.seq then
       -- Redis has lost what the node has heard: nothing of this life can be relied on.
-      topic.epoch, topic.seq, topic.is_changed = next_epoch(), 0, true
+      topic.epoch, topic.era, topic.seq, topic.is_changed = next_epoch(), era, 0, true
     else
-      found = missed(topic, seq)
+      found, is_all = missed(topic, since_era, since_seq)
     end
   end
   if since ~= 'census' and since ~= place(topic) then
@@ -312,6 +323,7 @@ local function look(topic, since, is_cached)
   local is_online = topic.field:byte() == 119 and topic_of(topic.app, 's' .. topic.field:sub(2)).total > 0
   return {
     place(topic), topic.total, topic.users, roster, left and event or false, left or 0, is_online and 1 or 0, found,
+    is_all and 1 or 0,
   }
 end
 
@@ -401,7 +413,7 @@ function items.bury(at)
 end
 
 local at = FIRST_ITEM
-while ARGV[at] do
+while at < #ARGV do
   at = at + 1 + items[ARGV[at]](at + 1)
 end
 if refusals ~= '' then

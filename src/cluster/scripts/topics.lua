@@ -2,7 +2,7 @@
 --
 -- KEYS: held:<node>, meta, log:0, log:1, then what else the items may touch.
 -- ARGV: base, node, number, bytes of each part of the log, the command that publishes, nonce (8 bytes), debounce (ms),
--- most facts, then the items, one after the other.
+-- most facts, then the items, one after the other, and the run.
 -- Answer: a reply for each item that has one.
 local HELD, META = KEYS[1], KEYS[2]
 local FIRST_ITEM = 9
@@ -23,6 +23,29 @@ if not is_repeated then
   call('HSET', HELD, '#', ARGV[3])
 end
 
+-- A server that took over, or that was started again, may lack the latest messages. So that no number of theirs is given
+-- to another message, the messages of each run are of an era of their own, which comes behind those before it. By how much
+-- is left to chance: a server that took over may be lost with its era, and the next one must not draw the same.
+local ERAS, ERA_STEP_MAX = 1048576, 1024
+local state = call('HMGET', META, 'run', 'era', 'log')
+local era, log = tonumber(state[2] or 0), tonumber(state[3] or 0)
+if state[1] ~= ARGV[#ARGV] then
+  if state[1] then
+    era = (era + 1 + unpack_from('>I4', ARGV[6]) % ERA_STEP_MAX) % ERAS
+  end
+  call('HSET', META, 'run', ARGV[#ARGV], 'era', era)
+end
+
+-- As it is sent: the era in the upper 20 bits.
+local function number_of(seq)
+  return pack('>I4I4', era * 4096 + math.floor(seq / 4294967296), seq % 4294967296)
+end
+
+local function unpack_number(bytes, at)
+  local upper, lower = unpack_from('>I4I4', bytes, at)
+  return math.floor(upper / 4096), upper % 4096 * 4294967296 + lower
+end
+
 local topics = {}
 
 -- How a topic is: app, field, key (app and field, as in held:<node>), hash (where its record is), and the record.
@@ -34,11 +57,12 @@ local function topic_of(app, field)
     -- Users have a hash of their own: lists of channels need not step over them.
     local hash = base .. (is_user and 'users:' or 'topics:') .. app
     topic = { app = app, field = field, key = key, is_user = is_user, hash = hash }
-    topic.total, topic.users, topic.flags, topic.told = 0, 0, 0, 0
+    topic.era, topic.total, topic.users, topic.flags, topic.told = era, 0, 0, 0, 0
     local packed = call('HGET', hash, field)
     if packed then
       topic.is_stored = true
-      topic.epoch, topic.seq, topic.total, topic.users, topic.flags, topic.told = unpack_from(RECORD, packed)
+      topic.epoch, topic.era, topic.seq, topic.total, topic.users, topic.flags, topic.told =
+        unpack_from(RECORD, packed)
     end
     topics[key] = topic
   end
@@ -50,7 +74,7 @@ local function store_topics()
     if topic.is_changed then
       if topic.total > 0 then
         local packed =
-          pack(RECORD, topic.epoch, topic.seq, topic.total, topic.users, topic.flags, topic.told)
+          pack(RECORD, topic.epoch, topic.era, topic.seq, topic.total, topic.users, topic.flags, topic.told)
         call('HSET', topic.hash, topic.field, packed)
       elseif topic.is_stored then
         call('HDEL', topic.hash, topic.field)
@@ -67,9 +91,9 @@ local function emit(topic, head, tail)
   if topic.total == 0 then
     return
   end
-  topic.seq = topic.seq + 1
+  topic.era, topic.seq = era, topic.seq + 1
   topic.is_changed = true
-  local envelope = head .. topic.epoch .. pack('>I8', topic.seq) .. tail
+  local envelope = head .. topic.epoch .. number_of(topic.seq) .. tail
   call(publish, base .. 'bus:' .. topic.app .. ':' .. topic.field, envelope)
   if log_bytes > 0 then
     local entry = topic.key .. '\0' .. envelope
@@ -78,10 +102,9 @@ local function emit(topic, head, tail)
   end
 end
 
--- In meta: bytes * 2 + which part is written to.
+-- Which part of the log is written to, and its bytes.
 local function log_state()
-  local state = tonumber(call('HGET', META, 'log') or 0)
-  return state % 2, math.floor(state / 2)
+  return log % 2, math.floor(log / 2)
 end
 
 local function store_log()
@@ -96,7 +119,8 @@ local function store_log()
   for from = 1, #entries, 1000 do
     call('RPUSH', KEYS[3 + part], unpack(entries, from, math.min(from + 999, #entries)))
   end
-  call('HSET', META, 'log', (bytes + entries_bytes) * 2 + part)
+  log = (bytes + entries_bytes) * 2 + part
+  call('HSET', META, 'log', log)
   entries, entries_bytes = {}, 0
 end
 

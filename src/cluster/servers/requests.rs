@@ -121,7 +121,7 @@ impl Requests {
         }
     }
 
-    /// Runs a script, by its hash as long as the server knows it. With `asking`, a slot that is on its way there counts as
+    /// Runs a script, by its hash as long as the server knows it. It learns which run of the server does it. With `asking`, a slot that is on its way there counts as
     /// being there.
     pub(super) async fn run(
         &mut self,
@@ -129,9 +129,10 @@ impl Requests {
         hash: &str,
         asking: bool,
     ) -> Result<Value, Answer> {
-        match self.send(&command("EVALSHA", hash, invocation), asking).await {
+        let run = self.run.to_string();
+        match self.send(&command("EVALSHA", hash, invocation, &run), asking).await {
             Err(Answer::NoScript) => {
-                self.send(&command("EVAL", invocation.script.source, invocation), asking).await
+                self.send(&command("EVAL", invocation.script.source, invocation, &run), asking).await
             }
             answer => answer,
         }
@@ -160,13 +161,14 @@ impl Requests {
     }
 }
 
-fn command(name: &str, script: &str, invocation: &Invocation) -> Cmd {
+fn command(name: &str, script: &str, invocation: &Invocation, run: &str) -> Cmd {
     let Invocation { keys, args, .. } = invocation;
-    let size = keys.iter().chain(args).map(Vec::len).sum::<usize>() + script.len() + 16;
-    let mut command = Cmd::with_capacity(keys.len() + args.len() + 3, size);
+    let size = keys.iter().chain(args).map(Vec::len).sum::<usize>() + script.len() + run.len() + 16;
+    let mut command = Cmd::with_capacity(keys.len() + args.len() + 4, size);
     command.arg(name).arg(script).arg(keys.len());
     for word in keys.iter().chain(args) {
         command.arg(word.as_slice());
     }
+    command.arg(run);
     command
 }

@@ -7,7 +7,7 @@ use super::*;
 pub(super) enum Believed {
     /// Members of this node.
     Ours,
-    /// All that were: the state has lost what it knew.
+    /// All that were: the state has lost what it knew, or some of it.
     Everybody,
 }
 
@@ -21,13 +21,14 @@ impl Channel {
         let mut seqs: Vec<u64> = early.iter().chain(missed).filter_map(seq_of).collect();
         seqs.sort_unstable();
         let reached = seqs.into_iter().fold(seq, |reached, next| reached + u64::from(next == reached + 1));
-        (until.epoch == epoch && reached >= last).then_some(Place { epoch, seq: last })
+        (self.place.is_of_one_era(until) && reached >= last).then_some(Place { epoch, seq: last })
     }
 
-    /// Applies what was missed until a snapshot, as far as anybody still has it. Returns what is left of the early messages.
+    /// Applies what was missed until a snapshot, as far as anybody still has it; `is_all` is the snapshot's. Returns what
+    /// is left of the early messages.
     pub(super) fn heal(
         &mut self,
-        missed: Vec<Arrival>,
+        (missed, is_all): (Vec<Arrival>, bool),
         until: Place,
         early: Vec<Arrival>,
         now: Instant,
@@ -45,15 +46,15 @@ impl Channel {
         all.sort_by_key(|(arrival, _)| arrival.place.seq);
         let mut gap = Gap::default();
         for (arrival, healed) in all {
-            let between = arrival.place.seq.saturating_sub(self.place.seq);
-            if between > 0 {
-                gap.lost += between - 1;
+            if arrival.place.seq > self.place.seq {
+                let itself = u64::from(self.place.is_of_one_era(arrival.place));
+                gap.lost += self.place.missing_to(arrival.place, is_all) - itself;
                 gap.healed += healed;
                 self.apply(arrival, now, out);
             }
         }
         if until.epoch == epoch {
-            gap.lost += until.seq.saturating_sub(self.place.seq);
+            gap.lost += self.place.missing_to(until, is_all);
         }
         (gap, early)
     }

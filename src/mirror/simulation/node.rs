@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::app::App;
 use crate::hub::{Body, ChannelFull, Delivery, Joined, Position, Subscription, Watched, WorkerId};
 use crate::mirror::simulation::{WORKERS, index_of, topic};
-use crate::mirror::{Arrival, Asked, Effect, Gap, Grant, Mirror, Op, Reply, Request, Ticket};
+use crate::mirror::{Arrival, Asked, Change, Effect, Gap, Grant, Hold, Mirror, Op, Reply, Request, Ticket};
 use crate::protocol::{Frame, Member};
 
 /// What everybody knows who looks at the whole.
@@ -27,6 +27,8 @@ pub(super) struct Book {
     pub(super) is_whole: bool,
     /// And nothing was missed that it has not kept.
     pub(super) is_lossless: bool,
+    /// Events of which the state has lost every trace.
+    pub(super) vanished: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub(super) struct Node {
     /// What it believes of its line to the state.
     pub(super) steps: u64,
     pub(super) generation: u64,
+    /// What the state has acknowledged of what it holds.
+    pub(super) told: BTreeMap<usize, Told>,
     mailboxes: Vec<VecDeque<Letter>>,
     pub(super) listeners: Vec<Listener>,
     waiting: HashMap<Ticket, Waiting>,
@@ -64,6 +68,13 @@ pub(super) struct Node {
     /// Events that the mirror has delivered, and that it has told to be lost.
     delivered: BTreeSet<usize>,
     lost: BTreeSet<usize>,
+}
+
+/// Connections and members of a topic.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) count: u64,
+    pub(super) members: BTreeMap<Box<str>, Arc<Member>>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,6 +155,7 @@ impl Node {
             subscribed: BTreeSet::new(),
             steps: 0,
             generation: 0,
+            told: BTreeMap::new(),
             mailboxes: (0..WORKERS).map(|_| VecDeque::new()).collect(),
             listeners: Vec::new(),
             waiting: HashMap::new(),
@@ -273,10 +285,13 @@ impl Node {
         let Some((call, reply, published)) = self.answers.pop_front() else { return };
         let mut effects = Vec::new();
         let topic = call.op().topic();
+        if let (Op::Hold(hold), Reply::Held(_)) = (call.op(), &reply) {
+            self.note_told(hold);
+        }
         match (&call, reply) {
             (Call::Asked(Op::Hold(hold)), reply @ (Reply::Held(_) | Reply::Full)) => {
                 let entered = match &hold.change {
-                    Some(crate::mirror::Change::Enters { member, .. }) => Some(&*member.user_id),
+                    Some(Change::Enters { member, .. }) => Some(&*member.user_id),
                     _ => None,
                 };
                 let outcome = if let Reply::Held(place) = reply { Ok(place) } else { Err(ChannelFull) };
@@ -288,13 +303,31 @@ impl Node {
                 self.carry_out(effects, book);
             }
             (Call::Asked(Op::Look(_, since)), Reply::Seen(snapshot)) => {
-                let is_same = since.is_some_and(|since| since.epoch == snapshot.place.epoch);
+                let is_same = since.is_some_and(|since| since.is_of_one_era(snapshot.place));
                 let gap = self.mirror.seen(topic, *snapshot, book.now, &mut effects);
                 self.carry_out(effects, book);
                 self.note(index_of(topic), gap, is_same, published, book);
             }
             (_, Reply::Noted | Reply::Published { .. }) => {}
             (call, reply) => panic!("{reply:?} to {call:?}"),
+        }
+    }
+
+    fn note_told(&mut self, hold: &Hold) {
+        let at = index_of(&hold.topic);
+        let told = self.told.entry(at).or_default();
+        told.count = hold.count;
+        match &hold.change {
+            Some(Change::Enters { member, .. }) => {
+                told.members.insert(member.user_id.clone(), member.clone());
+            }
+            Some(Change::Leaves(user_id)) => {
+                told.members.remove(user_id);
+            }
+            None => {}
+        }
+        if told.count == 0 {
+            self.told.remove(&at);
         }
     }
 
@@ -306,7 +339,8 @@ impl Node {
         let missing: Vec<usize> = (0..published).filter(is_missing).collect();
         let is_owed =
             |number: &&usize| self.granted.iter().any(|(topic, granted)| *topic == at && granted <= *number);
-        let owed = missing.iter().filter(is_owed).count() as u64;
+        let is_known = |number: &&usize| !book.vanished.contains(number);
+        let owed = missing.iter().filter(is_known).filter(is_owed).count() as u64;
         if gap.lost > 0 {
             assert!(!book.is_lossless, "{gap:?} for no reason");
             assert!(!is_same || owed <= gap.lost, "{owed} are lost, not {}", gap.lost);
@@ -383,7 +417,9 @@ impl Node {
         for listener in &self.listeners {
             let from = listener.heard.first().map_or(listener.from, |first| listener.from.min(*first));
             for number in from..book.history.len() {
-                let is_accounted = listener.heard.contains(&number) || self.lost.contains(&number);
+                let is_accounted = listener.heard.contains(&number)
+                    || self.lost.contains(&number)
+                    || book.vanished.contains(&number);
                 assert!(
                     book.history[number] != listener.who.at || is_accounted,
                     "event {number} is lost without a word: {listener:#?}"

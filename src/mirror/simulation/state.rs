@@ -3,19 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::hub::Topic;
+use crate::mirror::simulation::node::Told;
 use crate::mirror::simulation::{index_of, topic};
-use crate::mirror::{Again, Arrival, Change, Hold, Message, Op, Place, Publication, Reply, Snapshot};
+use crate::mirror::{Again, Arrival, Change, Hold, Message, Op, Place, Publication, Reply, Snapshot, Traits};
 use crate::protocol::{CachedEvent, Member};
 
 /// What a node holds of a topic: connections and users.
 pub(super) type Part = (u64, BTreeSet<Box<str>>);
+
+/// Where the era is in a number, and what is below it.
+const SHIFT: u32 = 44;
+const NUMBER: u64 = (1 << SHIFT) - 1;
 
 /// Everything that would be in Redis. A copy is a replica of it, or what is left of it after a fail-over.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     /// Another one: everything was lost.
     pub(super) generation: u64,
+    /// Another one whenever another server has the state.
+    era: u64,
     records: BTreeMap<usize, Record>,
     /// By node: what it holds; none if it has no lease.
     pub(super) held: Vec<Option<BTreeMap<usize, Part>>>,
@@ -28,6 +34,7 @@ pub(super) struct State {
 
 #[derive(Clone, Debug)]
 struct Record {
+    /// Of the last message.
     place: Place,
     /// Users with the nodes that hold them, and what is told of them.
     users: BTreeMap<Box<str>, (BTreeSet<usize>, Arc<Member>)>,
@@ -43,6 +50,7 @@ impl State {
     pub(super) fn new(generation: u64, nodes: usize, log_max: usize) -> Self {
         Self {
             generation,
+            era: 0,
             records: BTreeMap::new(),
             held: vec![None; nodes],
             steps: vec![0; nodes],
@@ -97,16 +105,24 @@ impl State {
             {
                 Reply::Full
             }
-            _ => Reply::Held(self.records.get(&at).map(|record| record.place).unwrap_or_default()),
+            _ => Reply::Held(self.place(at)),
         }
     }
 
-    /// Redis has lost its latest writes: what follows must not be taken for what was lost.
+    /// Another server has the state, and it may lack the latest writes: what follows must not be taken for what was lost.
     pub(super) fn begin_again(&mut self, epochs: &mut u64) {
-        for record in self.records.values_mut() {
-            *epochs += 1;
-            record.place.epoch = *epochs;
-        }
+        *epochs += 1;
+        self.era = *epochs;
+    }
+
+    /// The place of a topic, as it is said.
+    fn place(&self, at: usize) -> Place {
+        let place = |record: &Record| self.now(record.place);
+        self.records.get(&at).map(place).unwrap_or_default()
+    }
+
+    fn now(&self, Place { epoch, seq }: Place) -> Place {
+        Place { epoch, seq: self.era << SHIFT | seq & NUMBER }
     }
 
     /// Ends all that a node holds, and its lease.
@@ -118,7 +134,7 @@ impl State {
                     topic: topic(at),
                     count,
                     change,
-                    traits: crate::mirror::Traits { tells: false, counts: super::counts(at) },
+                    traits: Traits { tells: false, counts: super::counts(at) },
                     again: Again::No,
                 };
                 self.hold(node, at, &hold, step);
@@ -197,7 +213,7 @@ impl State {
             let notice = if after > 0 { Message::Online } else { Message::Offline };
             self.publish(super::WATCHERS, notice, step, None);
         }
-        let place = self.records.get(&at).map(|record| record.place).unwrap_or_default();
+        let place = self.place(at);
         if after == 0 {
             self.records.remove(&at);
         }
@@ -208,7 +224,7 @@ impl State {
     fn record(&mut self, at: usize, is_held: bool, step: &mut Step<'_>) -> Option<&mut Record> {
         if is_held && !self.records.contains_key(&at) {
             *step.epochs += 1;
-            let place = Place { epoch: *step.epochs, seq: 0 };
+            let place = self.now(Place { epoch: *step.epochs, seq: 0 });
             self.records.insert(at, Record { place, users: BTreeMap::new() });
         }
         self.records.get_mut(&at)
@@ -224,9 +240,10 @@ impl State {
         if self.total(at) == 0 {
             return;
         }
+        let place = self.place(at).next();
         let Some(record) = self.records.get_mut(&at) else { return };
-        record.place = record.place.next();
-        let arrival = Arrival { place: record.place, message, except };
+        record.place = place;
+        let arrival = Arrival { place, message, except };
         step.published.push((at, arrival.clone()));
         self.log.push_back((at, arrival));
         while self.log.len() > self.log_max {
@@ -237,22 +254,18 @@ impl State {
     fn look(&mut self, at: usize, since: Option<Place>, step: &mut Step<'_>) -> Snapshot {
         let online = at == super::WATCHERS && self.total(super::USER) > 0;
         let cached = self.cached.get(&at).map(|event| (event.clone(), super::TTL));
+        let here = self.place(at);
         let Some(record) = self.records.get_mut(&at) else {
             return Snapshot { online, cached, roster: Some(Vec::new()), ..Snapshot::default() };
         };
-        if since.is_some_and(|since| since.epoch == record.place.epoch && since.seq > record.place.seq) {
+        let since_here = since.filter(|since| since.epoch == here.epoch);
+        if since_here.is_some_and(|since| since.seq > here.seq) {
             *step.epochs += 1;
-            record.place.epoch = *step.epochs;
+            record.place = Place { epoch: *step.epochs, seq: here.seq & !NUMBER };
         }
-        let Record { place, users } = record.clone();
-        let is_missed = |arrival: &Arrival| {
-            since.is_some_and(|since| {
-                since.epoch == place.epoch
-                    && arrival.place.epoch == place.epoch
-                    && arrival.place.seq > since.seq
-            })
-        };
-        let missed = self.log.iter().filter(|(topic, arrival)| *topic == at && is_missed(arrival));
+        let users = record.users.clone();
+        let (missed, is_all) = since_here.map(|since| self.missed(at, since)).unwrap_or_default();
+        let place = self.place(at);
         let roster = users.values().map(|(_, member)| member.clone()).collect();
         Snapshot {
             place,
@@ -261,40 +274,61 @@ impl State {
             roster: (since != Some(place) && topic(at).channel.kind().is_presence()).then_some(roster),
             cached,
             online,
-            missed: missed.map(|(_, arrival)| arrival.clone()).collect(),
+            missed,
+            is_all,
         }
+    }
+
+    /// What the log has of a topic behind a place, without a hole up to the last message; and whether that is all.
+    fn missed(&self, at: usize, since: Place) -> (Vec<Arrival>, bool) {
+        let Some(Record { place: last, .. }) = self.records.get(&at) else { return Default::default() };
+        if last.epoch != since.epoch {
+            return Default::default();
+        }
+        let of_topic = self.log.iter().rev().filter(|(topic, _)| *topic == at).map(|(_, arrival)| arrival);
+        let (mut found, mut next) = (Vec::new(), *last);
+        for arrival in of_topic {
+            if arrival.place.epoch != next.epoch || arrival.place.seq & NUMBER != next.seq & NUMBER {
+                break;
+            }
+            next = arrival.place;
+            if next.seq <= since.seq || next.seq & NUMBER == 0 {
+                break;
+            }
+            found.insert(0, arrival.clone());
+            next.seq -= 1;
+        }
+        (found, next.seq <= since.seq || next.seq & NUMBER == 0)
     }
 }
 
-/// What a node has to say again, having opened the partition anew, so that the state is as the node knows it.
+/// What a node has to say again, having opened the partition anew, so that the state is as the node was told.
 pub(super) fn differences(
-    said: BTreeMap<usize, crate::mirror::Held>,
+    told: &BTreeMap<usize, Told>,
     there: &BTreeMap<usize, Part>,
     again: Again,
 ) -> Vec<Hold> {
     let mut holds = Vec::new();
-    let mut hold = |topic: &Topic, count, change| {
-        let traits = crate::mirror::Traits { tells: false, counts: super::counts(index_of(topic)) };
-        holds.push(Hold { topic: topic.clone(), count, change, traits, again });
+    let mut hold = |at: usize, count, change| {
+        let traits = Traits { tells: false, counts: super::counts(at) };
+        holds.push(Hold { topic: topic(at), count, change, traits, again });
     };
-    for (at, (_, users)) in there {
-        let held = said.get(at);
-        let is_here = |user_id: &str| {
-            held.is_some_and(|held| held.members.iter().any(|member| *member.user_id == *user_id))
-        };
-        let count = held.map_or(0, |held| held.count);
+    for (&at, (_, users)) in there {
+        let told = told.get(&at);
+        let is_here = |user_id: &str| told.is_some_and(|told| told.members.contains_key(user_id));
+        let count = told.map_or(0, |told| told.count);
         for user_id in users.iter().filter(|user_id| !is_here(user_id)) {
-            hold(&topic(*at), count, Some(Change::Leaves(user_id.clone())));
+            hold(at, count, Some(Change::Leaves(user_id.clone())));
         }
-        hold(&topic(*at), count, None);
+        hold(at, count, None);
     }
-    for (at, held) in said {
+    for (&at, told) in told {
         let users = there.get(&at).map(|(_, users)| users.clone()).unwrap_or_default();
-        for member in held.members.iter().filter(|member| !users.contains(&member.user_id)) {
+        for member in told.members.values().filter(|member| !users.contains(&member.user_id)) {
             let change = Change::Enters { member: member.clone(), max: usize::MAX };
-            hold(&held.topic, held.count, Some(change));
+            hold(at, told.count, Some(change));
         }
-        hold(&held.topic, held.count, None);
+        hold(at, told.count, None);
     }
     holds
 }

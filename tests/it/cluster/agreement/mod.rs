@@ -34,6 +34,7 @@ enum Action {
     Stray { offset: i64 },
     LookBack { channel: usize, back: usize },
     LookFromTheFuture { channel: usize },
+    Restart,
 }
 
 /// Something a node does, and whether the answer is lost, so that it is done twice.
@@ -61,6 +62,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => prop_oneof![Just(1i64), Just(2)].prop_map(|offset| Action::Stray { offset }),
         2 => (channel(), 0usize..20).prop_map(|(channel, back)| Action::LookBack { channel, back }),
         1 => channel().prop_map(|channel| Action::LookFromTheFuture { channel }),
+        1 => Just(Action::Restart),
     ];
     let one = (0..NODES, prop::bool::weighted(0.3), action);
     prop::collection::vec(one.prop_map(|(node, twice, action)| Move { node, twice, action }), 1..100)
@@ -82,6 +84,7 @@ fn play(world: &mut World, moves: Vec<Move>) {
             Action::Stray { offset } => world.stray(node, offset),
             Action::LookBack { channel, back } => world.look_back(node, channel, back, twice),
             Action::LookFromTheFuture { channel } => world.look_from_the_future(node, channel, twice),
+            Action::Restart => world.restart(),
         }
         world.compare(node, twice);
     }

@@ -47,10 +47,14 @@ pub(super) struct Nodes {
     pub(super) facts_max: usize,
     now_ms: u64,
     nonce: u64,
+    /// Which run of Redis the scripts take it for.
+    pub(super) run: u64,
     pub(super) nodes: Vec<Node>,
     /// What the bus has told of each topic.
     pub(super) heard: HashMap<Topic, Vec<Arrival>>,
     news: Vec<(Topic, Arrival)>,
+    /// Redis has gone back to an earlier state.
+    pub(super) has_lost: bool,
     /// Who takes facts, and up to which.
     taker: usize,
     after: String,
@@ -92,9 +96,11 @@ impl Nodes {
             facts_max: 1000,
             now_ms: BEGINNING_MS,
             nonce: 0,
+            run: 1,
             nodes,
             heard: HashMap::new(),
             news: Vec::new(),
+            has_lost: false,
             taker: 0,
             after: String::new(),
         };
@@ -135,7 +141,7 @@ impl Nodes {
     pub(super) fn run(&mut self, invocation: &Invocation) -> Result<Value, Fault> {
         let mut command = cmd("EVALSHA");
         command.arg(&self.shas[invocation.script.name]).arg(invocation.keys.len());
-        command.arg(&invocation.keys).arg(&invocation.args);
+        command.arg(&invocation.keys).arg(&invocation.args).arg(self.run);
         command.query(&mut self.redis).map_err(|error| {
             script::fault(&error.to_string()).unwrap_or_else(|| Fault::Nonsense(error.to_string()))
         })
@@ -213,14 +219,14 @@ impl Nodes {
             let topic = self.space.parse_bus_topic(name).expect("a topic");
             let arrival = envelope::decode(&topic, &payload.clone().into()).expect("a message");
             let before = self.heard.entry(topic.clone()).or_default();
-            // Nothing is missing within a life of the topic, and each begins anew.
+            // Nothing is missing within a life of the topic, and each begins anew. Eras go on counting.
             let place = before.last().map(|before| before.place).unwrap_or_default();
-            let next = Place { seq: place.seq + 1, ..place };
-            assert!(
-                arrival.place == next || arrival.place.epoch != place.epoch && arrival.place.seq == 1,
-                "{:?} after {place:?} of {topic:?}",
-                arrival.place
-            );
+            let new = arrival.place;
+            let is_next = match new.epoch == place.epoch {
+                true => number(new) == number(place) + 1 && new.seq > place.seq,
+                false => number(new) == 1,
+            };
+            assert!(is_next || self.has_lost, "{new:?} after {place:?} of {topic:?}");
             before.push(arrival.clone());
             self.news.push((topic, arrival));
         }
@@ -241,6 +247,17 @@ impl Nodes {
             return state
         ";
         cmd("EVAL").arg(dump).arg(0).query(&mut self.redis).expect("a dump")
+    }
+
+    /// Another server takes over, which has only what there was at some time.
+    pub(super) fn fall_back(&mut self, earlier: &BTreeMap<Vec<u8>, Vec<u8>>) {
+        cmd("FLUSHALL").exec(&mut self.redis).expect("a flush");
+        for (key, dump) in earlier {
+            let restore = cmd("RESTORE").arg(key).arg(0).arg(dump).exec(&mut self.redis);
+            restore.expect("the state of a moment ago");
+        }
+        self.run += 1;
+        self.has_lost = true;
     }
 
     /// How topics are.
@@ -327,6 +344,11 @@ impl Nodes {
             }
         }
     }
+}
+
+/// How many messages a topic had, whatever the era.
+pub(super) fn number(place: Place) -> u64 {
+    place.seq & ((1 << 44) - 1)
 }
 
 /// Replies as they are whatever was said since.

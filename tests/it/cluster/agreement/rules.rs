@@ -266,11 +266,7 @@ fn a_node_sees_what_redis_has_lost_of_it() {
     bench.nodes.step(0, false, &[hold]);
 
     // The state of a moment ago, as a replica has it that lags behind.
-    cmd("FLUSHALL").exec(&mut bench.nodes.redis).expect("a flush");
-    for (key, dump) in &earlier {
-        let restore = cmd("RESTORE").arg(key).arg(0).arg(dump).exec(&mut bench.nodes.redis);
-        restore.expect("the state of a moment ago");
-    }
+    bench.nodes.fall_back(&earlier);
     let step = bench.nodes.nodes[0].number;
     assert_eq!(bench.nodes.step_aside(0, 0, &[]), Err(Fault::Behind(step - 1)));
     assert_eq!(bench.nodes.beat(0).expect("a lease").step, step - 1);
@@ -287,6 +283,51 @@ fn a_node_sees_what_redis_has_lost_of_it() {
     assert_eq!(bench.nodes.beat(0), Err(Fault::Fenced));
     let anew = bench.nodes.open(0).expect("a lease");
     assert!(anew.generation != opened.generation && anew.held.is_empty());
+}
+
+#[test]
+fn no_place_is_given_twice_by_servers_that_lack_the_latest_messages() {
+    let mut bench = Bench::new("news");
+    bench.nodes.log_bytes = 10_000;
+    let publish = |bench: &mut Bench, node: usize, data: &str| {
+        let event = bench.event(data);
+        bench.nodes.step(node, false, &[event]);
+        let (_, arrival) = bench.nodes.news().remove(0);
+        (arrival.place, arrival.message)
+    };
+    for node in [0, 1] {
+        let hold = bench.hold(1, None, Again::No);
+        bench.nodes.step(node, false, &[hold]);
+    }
+    let (first, _) = publish(&mut bench, 1, "1");
+    let earlier = bench.nodes.state();
+    let mut places = vec![first];
+    places.extend(["2", "3"].map(|data| publish(&mut bench, 0, data).0));
+    let heard = places[2];
+
+    // What another node, of which nothing is lost, publishes first.
+    bench.nodes.fall_back(&earlier);
+    let number = bench.nodes.nodes[1].number;
+    let new = ["4", "5", "6"].map(|data| publish(&mut bench, 1, data));
+    places.extend(new.iter().map(|(place, _)| *place));
+    let mut since = |place: Place| {
+        let seen = bench.nodes.look(1, false, &[(bench.topic.clone(), Some(place))]).remove(0);
+        let missed: Vec<_> = seen.missed.into_iter().map(|missed| (missed.place, missed.message)).collect();
+        (seen.place, missed, seen.is_all)
+    };
+    // It does not matter whether one has heard what is lost.
+    for place in [heard, first] {
+        assert_eq!(since(place), (new[2].0, new.to_vec(), true));
+    }
+    assert_eq!(since(new[0].0), (new[2].0, new[1..].to_vec(), true));
+
+    // The one that took over is lost with all it has done.
+    bench.nodes.fall_back(&earlier);
+    bench.nodes.nodes[1].number = number;
+    places.extend(["7", "8", "9"].map(|data| publish(&mut bench, 1, data).0));
+    for (at, place) in places.iter().enumerate() {
+        assert!(!places[..at].contains(place), "{place:?} of {places:?}");
+    }
 }
 
 #[test]

@@ -22,6 +22,31 @@ fn a_redis_that_comes_back_with_its_data_has_cost_nothing_but_time() {
 }
 
 #[test]
+fn what_a_redis_counts_again_is_not_taken_for_what_it_has_lost() {
+    let mut redis = RedisServer::start();
+    let fleet = Fleet::with(&redis, 3, "", "");
+    let mut listener = fleet[0].subscriber("news");
+    let mut tell = |publisher: usize, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            fleet[publisher].publish("news", "e", &number.to_string());
+            listener.expect_event("news", "e", &number.to_string());
+        }
+    };
+    tell(1, 0..5);
+    redis.command::<()>(&["SAVE"]);
+    tell(1, 5..10);
+    redis.kill();
+    fleet.until_unready();
+    redis.restart();
+    fleet.until_ready();
+    // Of this node nothing is lost: it goes on where Redis does.
+    tell(2, 10..20);
+    tell(1, 20..30);
+    let lost = |node: usize| fleet[node].figure("fanfare_cluster_gap_messages_total{outcome=\"lost\"}");
+    assert_eq!((0..3).map(lost).sum::<f64>(), 0.0);
+}
+
+#[test]
 fn a_redis_that_comes_back_with_nothing_is_told_everything_again() {
     let mut redis = RedisServer::start();
     let fleet = Fleet::start(&redis, 3);

@@ -152,6 +152,24 @@ fn p81_a_batch_comes_in_order_on_all_nodes() {
 }
 
 #[test]
+fn p81_a_batch_comes_in_order_through_several_channels_too() {
+    let cluster = Cluster::of(2);
+    let channels: Vec<String> = (0..10).map(|number| format!("room-{number}")).collect();
+    let mut clients = [cluster[0].connect(), cluster[1].connect()];
+    for client in &mut clients {
+        channels.iter().for_each(|channel| client.subscribe(channel));
+    }
+    for round in 0..20 {
+        let event = |channel: &String| json!({ "name": "e", "channel": channel, "data": channel });
+        let batch: Vec<Value> = channels.iter().map(event).collect();
+        cluster[round % 2].post("/batch_events", &json!({ "batch": batch })).send().ok();
+        for client in &mut clients {
+            channels.iter().for_each(|channel| client.expect_event(channel, "e", channel));
+        }
+    }
+}
+
+#[test]
 fn p26_who_has_left_on_one_node_hears_nothing_of_another() {
     let cluster = Cluster::of(2);
     let mut stays = cluster[0].subscriber("news");
