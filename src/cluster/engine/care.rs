@@ -22,6 +22,7 @@ const DEATH_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What is known of the others, and what is still to be said.
 pub(super) struct Care {
+    began: Instant,
     /// What Redis told last, by partition.
     leases: Vec<Vec<(String, i64)>>,
     facts: Vec<u64>,
@@ -38,6 +39,7 @@ impl Care {
     pub(super) fn new() -> Self {
         let partitions = usize::from(PARTITIONS);
         Self {
+            began: Instant::now(),
             leases: vec![Vec::new(); partitions],
             facts: vec![0; partitions],
             facts_lost: vec![None; partitions],
@@ -165,7 +167,7 @@ impl Engine {
         let failing = failing.filter(|since| now >= *since + self.limits.patience);
         let closed = self.lanes.iter().any(|lane| !lane.is_open() && lane.renewed().is_none());
         let health = self.servers.health();
-        let begun = closed.then_some(now);
+        let begun = closed.then_some(self.care.began);
         let away_since = health.away_since().into_iter().chain(failing).chain(begun).min();
         let mut left: HashMap<&str, i64> = HashMap::new();
         for (node, ms) in self.care.leases.iter().flatten() {
