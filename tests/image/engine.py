@@ -36,7 +36,8 @@ LIMITS = [f"--ulimit=nofile=1024:{FILES_MAX}", f"--ulimit=nproc={PROCESSES_MAX}:
 os.environ["DISABLE_HC_SYSTEMD"] = "true"
 
 work = None
-# Why there can be no limit of memory here.
+# Why no container can be run here, and why none can be given a limit of memory.
+problem = None
 memory_problem = None
 
 
@@ -74,28 +75,35 @@ def arguments():
 
 @contextlib.contextmanager
 def opened():
-    """A storage with the image of the built binary in it; gives why no container can be run, if so."""
+    """A storage with the image of the built binary in it."""
     global work
     # Not in the target directory: sockets' paths must be short.
     work = Path(tempfile.mkdtemp(prefix="fanfare-image-"))
     try:
         run(COLLECT, BINARY, work / "collected")
         build(IMAGE, work / "collected", "--target=packed", *arguments())
-        yield _problem()
+        _try_out()
+        yield
     finally:
         podman("rm", "--all", "--force", "--time=0", check=False)
         podman("volume", "rm", "--all", "--force", check=False)
         shutil.rmtree(work)
 
 
-def _problem():
-    global memory_problem
-    if podman("run", "--rm", *_options(memory=True), IMAGE, "--version", check=False).returncode == 0:
-        return None
+def _try_out():
+    """Finds out what this machine can do."""
+    global problem, memory_problem
+    first = podman("run", "--rm", *_options(memory=True), IMAGE, "--version", check=False)
+    if first.returncode == 0:
+        return
     done = podman("run", "--rm", *_options(memory=False), IMAGE, "--version", check=False)
     if done.returncode == 0:
-        memory_problem = "this machine cannot limit a container's memory"
-        return None
+        memory_problem = f"no limit of memory can be set on this machine: {_line(first)}"
+    else:
+        problem = f"no container can be run on this machine: {_line(done)}"
+
+
+def _line(done):
     return " ".join((done.stdout + done.stderr).split())
 
 

@@ -1,23 +1,33 @@
 """Runs the tests of the image, and says of them what tests/run counts."""
 
+import signal
 import sys
 import unittest
 
 import engine
 
 
+class Result(unittest.TextTestResult):
+    """Counts what has passed too: a failing class or module is none of the tests that were run."""
+
+    passed = 0
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.passed += 1
+
+
 def main():
+    # So that nothing is left behind when we are told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = sys.argv[1:] or ["test_contents", "test_running"]
-    with engine.opened() as problem:
-        if problem:
-            print(f"!!! image suite skipped: no container can be run on this machine: {problem} !!!")
-            return 0
+    with engine.opened():
         suite = unittest.defaultTestLoader.loadTestsFromNames(names)
-        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
+        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Result).run(suite)
     for test, reason in result.skipped:
         print(f"!!! {test.id()} skipped: {reason} !!!")
     bad = len(result.failures) + len(result.errors)
-    print(f"{result.testsRun - bad - len(result.skipped)} passed, {bad} failed")
+    print(f"{result.passed} passed, {bad} failed")
     return 1 if bad else 0
 
 

@@ -6,6 +6,7 @@ once it has seen the command line and the files that the real one would need.
 
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import engine
@@ -38,9 +39,18 @@ cp /prebuilt/fanfare "/target/$MACHINE-unknown-linux-gnu/release/fanfare"
 
 def _sources():
     """The files that the compiler reads."""
-    sources = [file for folder in ("src", "bench/src", ".cargo") for file in (REPOSITORY / folder).rglob("*")]
-    named = ["Cargo.toml", "Cargo.lock", "bench/Cargo.toml"]
-    return [*named, *(str(file.relative_to(REPOSITORY)) for file in sources if file.is_file())]
+    manifest = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())
+    packages = [".", *manifest["workspace"]["members"]]
+    files = {REPOSITORY / "Cargo.lock"}
+    for package in packages:
+        files.add(REPOSITORY / package / "Cargo.toml")
+        files.update((REPOSITORY / package).glob("build.rs"))
+    for folder in (".cargo", *(f"{package}/src" for package in packages)):
+        files.update(file for file in (REPOSITORY / folder).rglob("*") if file.is_file())
+    for file in [file for file in files if file.suffix == ".rs" and "tests" not in str(file)]:
+        for included in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', file.read_text()):
+            files.add((file.parent / included).resolve())
+    return sorted(str(file.relative_to(REPOSITORY)) for file in files)
 
 
 def lay_out():

@@ -9,6 +9,11 @@ import servers
 from engine import Container, eventually, once
 
 
+def setUpModule():
+    if engine.problem:
+        raise unittest.SkipTest(engine.problem)
+
+
 class Locked(unittest.TestCase):
     """One server that several tests look at."""
 
