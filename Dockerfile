@@ -33,6 +33,7 @@ ENV FANFARE_SERVER_BIND=0.0.0.0:6001 \
 EXPOSE 6001 9601
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
+# Closing thousands of connections takes longer than the 10 s that docker stop gives: run it with --stop-timeout 30.
 STOPSIGNAL SIGTERM
 # Whether it is alive, not whether it is ready: what restarts unhealthy containers must not do so, and drop every client,
 # because Redis is away.

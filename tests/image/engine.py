@@ -201,9 +201,17 @@ class Container:
 
     def get(self, path, port=9601):
         """Status of a GET."""
+        return int(self._answer(path, port).split(maxsplit=2)[1])
+
+    def figure(self, name):
+        """One figure of the metrics."""
+        lines = self._answer("/metrics", 9601).splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+    def _answer(self, path, port):
         with self.connect(port) as stream:
             stream.sendall(f"GET {path} HTTP/1.1\r\nHost: fanfare\r\nConnection: close\r\n\r\n".encode())
-            return int(stream.makefile("rb").readline().split()[1])
+            return stream.makefile("rb").read().decode()
 
     def ready(self):
         """Waits until it takes clients."""

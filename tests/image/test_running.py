@@ -54,6 +54,8 @@ class Locked(unittest.TestCase):
         ]
         found = [int(open(limit).read()) for limit in limits if os.path.exists(limit)]
         self.assertIn(engine.MEMORY_BYTES, found)
+        # It knows, since it takes no more clients when memory gets short.
+        self.assertEqual(self.container.figure("fanfare_memory_limit_bytes"), engine.MEMORY_BYTES)
         print(f"{int(self.status('VmRSS')[0]) / 1024:.1f} MiB ", end="")
 
     def test_it_takes_as_many_open_files_as_it_may(self):
