@@ -112,6 +112,15 @@ pub struct WrongSignature {
 }
 
 impl<'a> SignedRequest<'a> {
+    /// What a publisher sends as `auth_signature` beside `query`, which has the other parameters.
+    ///
+    /// # Errors
+    /// When the query is none.
+    pub fn sign(&self, secret: &Secret) -> Result<String, QueryError> {
+        let query = Query::parse(self.query)?;
+        Ok(secret.sign(&[self.string_for(self.path, &query).as_bytes()]))
+    }
+
     /// The parameters as they were signed, if any shape of the request carries the signature in `query`.
     ///
     /// # Errors
@@ -189,6 +198,15 @@ mod tests {
         assert!(!verifies(method, "/apps/4/events", "/apps/4/events", &query), "other path");
         let upper = query.replace(signature, &signature.to_uppercase());
         assert!(!verifies(method, path, path, &upper), "upper-case signature");
+    }
+
+    #[test]
+    fn what_we_sign_verifies() {
+        let query = "auth_key=k&auth_timestamp=1&auth_version=1.0&info=user_count,cache";
+        let request = SignedRequest { method: "GET", path: PUBLISH, route: PUBLISH, query };
+        let signature = request.sign(&Secret::new(SECRET)).expect("a query");
+        assert!(verifies("GET", PUBLISH, PUBLISH, &format!("{query}&auth_signature={signature}")));
+        assert!(!verifies("POST", PUBLISH, PUBLISH, &format!("{query}&auth_signature={signature}")));
     }
 
     #[test]

@@ -27,7 +27,17 @@ const STEPS: [&[&str]; 1] = [&[
 ]];
 
 /// The newest version we know.
-const KNOWN: i64 = STEPS.len() as i64;
+pub(super) const KNOWN: i64 = STEPS.len() as i64;
+
+/// Of which version the tables are; 0 if there are none.
+pub(super) async fn version(database: &Database, migrations: &str) -> Result<i64, sqlx::Error> {
+    let sql = format!("SELECT {} FROM {migrations}", as_text(database));
+    match database.rows(sql, &[]).await {
+        Ok(rows) => Ok(number(rows.into_iter().flatten().next().flatten())),
+        Err(error) if is_missing(&error) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
 
 /// Brings the tables up to date. All names are quoted.
 pub(super) async fn run(

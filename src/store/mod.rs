@@ -7,6 +7,7 @@
 
 mod database;
 mod error;
+mod inspection;
 mod migrations;
 mod record;
 mod soketi;
@@ -19,9 +20,10 @@ use crate::app::App;
 use crate::config::{self, StoreSchema};
 
 pub use error::StoreError;
+pub use inspection::{Inspection, Tables};
 pub use record::{Pair, Record, is_name};
 
-use database::{Database, Texts};
+use database::{Columns, Database, Texts};
 
 /// The apps' table in a database.
 #[derive(Debug)]
@@ -61,9 +63,14 @@ impl Store {
     /// # Errors
     /// When the database cannot be reached, or the table is not what the settings say it is.
     pub async fn open(settings: &config::Store) -> Result<Self, StoreError> {
+        let reads_only = settings.schema == StoreSchema::Soketi;
+        Self::connected(settings, reads_only).await?.prepared(&settings.table).await
+    }
+
+    /// Connects to the database, and looks at nothing.
+    async fn connected(settings: &config::Store, reads_only: bool) -> Result<Self, StoreError> {
         let url = shown(settings.url.expose());
         let limit = Duration::from_secs(settings.timeout_s);
-        let reads_only = settings.schema == StoreSchema::Soketi;
         let scheme = settings.url.expose().split(':').next().unwrap_or_default();
         if !["sqlite", "postgres", "postgresql", "mysql", "mariadb"].contains(&scheme) {
             return Err(StoreError::Scheme);
@@ -74,7 +81,7 @@ impl Store {
             Ok(Err(error)) => return Err(StoreError::Open { url, source: error }),
             Err(_) => return Err(StoreError::Late { url, limit }),
         };
-        let store = Self {
+        Ok(Self {
             table: quoted(&database, &settings.table, "")?,
             keys_table: quoted(&database, &settings.table, "_keys")?,
             database,
@@ -83,28 +90,32 @@ impl Store {
             id_is_text: true,
             timeout: limit,
             url,
-        };
-        store.prepared(&settings.table).await
+        })
     }
 
     /// Makes or checks the table.
-    async fn prepared(mut self, name: &str) -> Result<Self, StoreError> {
+    async fn prepared(self, name: &str) -> Result<Self, StoreError> {
+        let found = self.timed(self.database.columns(&self.table)).await?;
+        // What is somebody else's is left alone.
+        let is_ours = found.as_ref().is_none_or(|found| COLUMNS.iter().all(|needed| found.has(needed)));
+        if self.schema == StoreSchema::Fanfare && is_ours {
+            let migrations = quoted(&self.database, name, "_migrations")?;
+            migrations::run(&self.database, &self.table, &self.keys_table, &migrations)
+                .await
+                .map_err(|error| error.at(&self.url))?;
+            let found = self.timed(self.database.columns(&self.table)).await?;
+            return self.understood(name, found);
+        }
+        self.understood(name, found)
+    }
+
+    /// Checks the table by its columns.
+    fn understood(mut self, name: &str, found: Option<Columns>) -> Result<Self, StoreError> {
         let wrong = |message: String| StoreError::Table { url: self.url.clone(), message };
         let needed: &[&'static str] = match self.schema {
             StoreSchema::Fanfare => &COLUMNS,
             StoreSchema::Soketi => &["id", "key", "secret"],
         };
-        let mut found = self.timed(self.database.columns(&self.table)).await?;
-        if self.schema == StoreSchema::Fanfare {
-            // What is somebody else's is left alone.
-            if found.as_ref().is_none_or(|found| needed.iter().all(|needed| found.has(needed))) {
-                let migrations = quoted(&self.database, name, "_migrations")?;
-                migrations::run(&self.database, &self.table, &self.keys_table, &migrations)
-                    .await
-                    .map_err(|error| error.at(&self.url))?;
-                found = self.timed(self.database.columns(&self.table)).await?;
-            }
-        }
         let Some(found) = found else {
             return Err(wrong(format!(
                 "there is no table {name}: make it with soketi's schema, or set store.table or store.schema"

@@ -18,3 +18,4 @@ mod validity;
 pub use certificates::{Certificates, TlsError};
 pub use session::{READ_LEAST, Session};
 pub use stream::{HandshakeError, Line, Stream};
+pub use validity::Facts;

@@ -1,20 +1,67 @@
-//! From when until when a certificate is valid: all that we read of one ourselves.
+//! What a certificate says of itself, as far as an operator asks: how long, for whom, by whom.
 
 use time::{Date, Month};
 
-/// The first and the last second in which a certificate is valid, as Unix times (RFC 5280, 4.1.2.5). None if it is
-/// not one.
+/// What stands in a certificate (RFC 5280, 4.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Facts<'a> {
+    /// The first second in which it is valid, as a Unix time.
+    pub begin: i64,
+    /// The last one.
+    pub end: i64,
+    issuer: &'a [u8],
+    subject: &'a [u8],
+    whole: &'a [u8],
+}
+
+impl<'a> Facts<'a> {
+    /// Reads a certificate; none if it is not one.
+    pub fn read(certificate: &'a [u8]) -> Option<Self> {
+        let (tbs, _) = expect(SEQUENCE, expect(SEQUENCE, certificate)?.0)?;
+        // The version is left out of certificates of version 1.
+        let rest = expect(VERSION, tbs).map_or(tbs, |(_, rest)| rest);
+        let (_serial, rest) = expect(INTEGER, rest)?;
+        let (_algorithm, rest) = expect(SEQUENCE, rest)?;
+        let (issuer, rest) = expect(SEQUENCE, rest)?;
+        let (validity, rest) = expect(SEQUENCE, rest)?;
+        let (subject, _) = expect(SEQUENCE, rest)?;
+        let (begin, until) = time(validity)?;
+        let (end, _) = time(until)?;
+        Some(Self { begin, end, issuer, subject, whole: certificate })
+    }
+
+    /// Nobody has signed it but its own key.
+    pub fn is_self_signed(&self) -> bool {
+        self.issuer == self.subject
+    }
+
+    /// The common name of who has signed it, or the name of the organization.
+    pub fn issuer(&self) -> Option<String> {
+        name(self.issuer, COMMON_NAME).or_else(|| name(self.issuer, ORGANIZATION))
+    }
+
+    /// It says where the certificate of its issuer can be had (RFC 5280, 4.2.2.1), as those of public authorities do.
+    pub fn has_public_issuer(&self) -> bool {
+        self.whole.windows(CA_ISSUERS.len()).any(|bytes| bytes == CA_ISSUERS)
+    }
+}
+
+/// The first and the last second in which a certificate is valid, as Unix times. None if it is not one.
 pub(super) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
-    let (tbs, _) = expect(SEQUENCE, expect(SEQUENCE, certificate)?.0)?;
-    // The version is left out of certificates of version 1.
-    let rest = expect(VERSION, tbs).map_or(tbs, |(_, rest)| rest);
-    let (_serial, rest) = expect(INTEGER, rest)?;
-    let (_algorithm, rest) = expect(SEQUENCE, rest)?;
-    let (_issuer, rest) = expect(SEQUENCE, rest)?;
-    let (validity, _) = expect(SEQUENCE, rest)?;
-    let (begin, rest) = time(validity)?;
-    let (end, _) = time(rest)?;
-    Some((begin, end))
+    Facts::read(certificate).map(|facts| (facts.begin, facts.end))
+}
+
+/// Identifiers of objects, with their tags.
+const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
+const ORGANIZATION: &[u8] = &[0x06, 3, 0x55, 4, 10];
+const CA_ISSUERS: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2];
+
+/// The text behind an identifier in a name.
+fn name(name: &[u8], identifier: &[u8]) -> Option<String> {
+    let at = name.windows(identifier.len()).position(|bytes| bytes == identifier)?;
+    let value = name.get(at + identifier.len()..)?;
+    let (text, _) = expect(*value.first()?, value)?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 const INTEGER: u8 = 0x02;
@@ -75,7 +122,7 @@ fn number(text: &[u8], digits: usize) -> Option<(i32, &[u8])> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, date_time_ymd};
 
     use super::*;
 
@@ -93,6 +140,22 @@ mod tests {
         assert_eq!(validity(&short), Some((946_598_400, 1_893_456_000)));
         let long = certificate((2024, 2, 29), (2100, 1, 1));
         assert_eq!(validity(&long), Some((1_709_164_800, 4_102_444_800)));
+    }
+
+    #[test]
+    fn an_issuer_is_told_from_the_certificate_itself() {
+        let own = certificate((2020, 1, 1), (2030, 1, 1));
+        let facts = Facts::read(&own).expect("a certificate");
+        assert!(facts.is_self_signed() && !facts.has_public_issuer());
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, "Authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let signed = params.signed_by(&key, &authority.expect("an authority")).expect("a certificate");
+        let facts = Facts::read(signed.der()).expect("a certificate");
+        assert!(!facts.is_self_signed());
+        assert_eq!(facts.issuer().as_deref(), Some("Authority"));
     }
 
     #[test]
