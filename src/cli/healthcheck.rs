@@ -49,7 +49,7 @@ enum Unwell {
 
 /// Where to ask, and for what.
 #[derive(Debug, Eq, PartialEq)]
-struct Question {
+pub(super) struct Question {
     /// Host and port.
     address: String,
     path: String,
@@ -103,6 +103,16 @@ fn answer(question: Result<Question, Unwell>) -> ExitCode {
 }
 
 impl Question {
+    /// Whether the server with this `metrics.bind` takes clients.
+    pub(super) fn ready(bind: SocketAddr) -> Self {
+        Self { address: reachable(bind).to_string(), path: "/ready".to_owned() }
+    }
+
+    /// Asks, and says what is wrong if something is.
+    pub(super) fn ask_until(self, deadline: Instant) -> Result<(), String> {
+        self.ask(deadline).map_err(|unwell| unwell.to_string())
+    }
+
     /// Asks, and waits for the answer until `deadline`.
     fn ask(self, deadline: Instant) -> Result<(), Unwell> {
         let answer = match self.exchange(deadline) {

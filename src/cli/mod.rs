@@ -1,8 +1,9 @@
-//! The command line: `serve`, `healthcheck`, `config check | show | default | convert`, `app create | list | …`, and
+//! The command line: `serve`, `healthcheck`, `doctor`, `config check | show | default | convert`, `app create | list | …`, and
 //! what is asked of a running server.
 
 mod app;
 mod convert;
+mod doctor;
 mod healthcheck;
 mod remote;
 mod show;
@@ -41,6 +42,7 @@ Examples:
   fanfare config convert soketi.json --out fanfare.toml
   fanfare serve --config soketi.json        soketi's configuration as it is
   fanfare app create --config fanfare.toml  an app with a key and a secret of its own
+  fanfare doctor --url https://ws.example.com --config fanfare.toml   why do events not arrive?
   fanfare status --config fanfare.toml      how a running server is; also drain, reload, connections, webhooks
 
 Settings: file < SOKETI_, REVERB_ and PUSHER_APP_ names in the environment < FANFARE_SECTION_KEY in the environment < flags.
@@ -64,6 +66,8 @@ enum Command {
     Serve(Settings),
     /// Ask a running server how it is, and exit: 0 if it is well, 1 if not. For containers.
     Healthcheck(healthcheck::Healthcheck),
+    /// Find out why events do not arrive, hop by hop, and say what to do.
+    Doctor(doctor::Doctor),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -121,6 +125,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(settings) => serve(&settings),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Config(ConfigCommand::Check(settings)) => with_config(&settings, |loaded| {
             if let Err(error) = Certificates::load(&loaded.config.tls, &Metrics::new().doors) {
                 return fail(EXIT_CONFIG, &format!("The configuration is wrong:\n{error}"));
