@@ -22,6 +22,7 @@ mod cluster;
 mod config_cli;
 mod connection;
 mod counts;
+mod doctor;
 mod drain;
 mod drips;
 mod garbage;
