@@ -86,7 +86,7 @@ impl Healthcheck {
 }
 
 /// A server that listens everywhere is asked at home.
-fn reachable(mut bind: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut bind: SocketAddr) -> SocketAddr {
     match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => bind.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => bind.set_ip(Ipv6Addr::LOCALHOST.into()),

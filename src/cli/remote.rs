@@ -431,7 +431,7 @@ fn refused(status: StatusCode, answer: &Value) -> Failure {
 }
 
 /// What is behind an error: the outer ones say only that something went wrong.
-fn innermost(error: &dyn Error) -> String {
+pub(super) fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

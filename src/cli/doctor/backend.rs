@@ -1,6 +1,5 @@
 //! The app's backend: signed calls of the HTTP API, each on a connection of its own, and what their answers mean.
 
-use std::error::Error;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cli::doctor::place::{Credentials, Place};
 use crate::cli::doctor::report::Finding;
+use crate::cli::remote::innermost;
 use crate::protocol::{SignedRequest, cut};
 
 /// A backend of the app.
@@ -294,15 +294,6 @@ pub(super) fn first_line(text: &str) -> String {
 fn signed_path(text: &str) -> String {
     let path = text.split("\\n").nth(1).unwrap_or("to what is unknown");
     cut(path, 100).into_owned()
-}
-
-/// What is behind an error: the outer ones say only that something went wrong.
-pub(super) fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {

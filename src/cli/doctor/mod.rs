@@ -44,17 +44,17 @@ use crate::tls::Certificates;
 
 /// Shown below the help.
 pub(super) const EXAMPLES: &str = "\
-Without --url it looks at this machine and its configuration (limit of open files, memory, ports, certificate, Redis,
-database) and then at the server that runs at the configured address. With --url it is a client and a backend of that
-address and nothing else, so it can run anywhere: it looks at DNS, TCP, TLS, the proxy, the clock, the WebSocket upgrade,
-the app key, a subscription to a private channel, the signed API, a publish, its delivery, a large event and a long
-connection. The first thing that fails is named in the last line, each with what to do about it.
+Without --url it looks at this machine and its configuration (limit of open files, memory, ports, certificate, Redis, \
+database) and then at the server that runs at the configured address. With --url it is a client and a backend of that \
+address and nothing else, so it can run anywhere: it looks at DNS, TCP, TLS, the proxy, the clock, the WebSocket upgrade, \
+the app key, a subscription to a private channel, the signed API, a publish, its delivery, a large event and a long \
+connection. Everything that is not well comes with what to do about it, and the last line names the hop that fails.
 
-Credentials are those of the configuration (its first app, or --app ID, also one of the database) or of FANFARE_APP_ID,
+Credentials are those of the configuration (its first app, or --app ID, also one of the database) or of FANFARE_APP_ID, \
 FANFARE_APP_KEY and FANFARE_APP_SECRET in the environment. There is no flag for a secret: others could read it.
 
-The channel is private-fanfare-doctor-RANDOM. Nobody else notices it, but receivers of the app's webhooks are told of it
-(channel_occupied, channel_vacated), and nine events count for its limits.
+The channel is private-fanfare-doctor-RANDOM. No client notices it, but receivers of the app's webhooks are told of it \
+(channel_occupied, channel_vacated), and its nine events count for the app's limits.
 
 Examples:
   fanfare doctor --config fanfare.toml                     this machine, and the server that runs here
@@ -76,8 +76,8 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Look at this public address alone, as in https://ws.example.com or http://10.0.0.1:6001/prefix
-    #[arg(long, value_name = "URL", value_parser = Place::parse)]
-    url: Option<Place>,
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
     /// With the credentials of this app
     #[arg(long, value_name = "ID")]
     app: Option<String>,
@@ -95,11 +95,19 @@ pub(super) struct Doctor {
     hold_s: u64,
 }
 
+/// Wrong flags, as clap says it.
+const EXIT_USAGE: u8 = 2;
+
 /// All that is looked at once the way is known.
 const WAY: [&str; 5] = ["dns", "tcp", "tls", "http", "clock"];
 
 impl Doctor {
     pub(super) fn run(&self) -> ExitCode {
+        // Not by the parser of flags, which repeats what was written: there may be a password in it.
+        let public = match self.url.as_deref().map(Place::parse).transpose() {
+            Ok(public) => public,
+            Err(message) => return fail(EXIT_USAGE, &format!("bad --url: {message}")),
+        };
         let mut report = Report::new(!self.json);
         let began = Instant::now();
         let loaded = match self.load() {
@@ -115,7 +123,7 @@ impl Doctor {
             Ok(runtime) => runtime,
             Err(error) => return fail(EXIT_FAILED, &error.to_string()),
         };
-        runtime.block_on(LocalSet::new().run_until(self.examine(&loaded, &mut report)));
+        runtime.block_on(LocalSet::new().run_until(self.examine(&loaded, public, &mut report)));
         self.end(&report, EXIT_FAILED)
     }
 
@@ -139,7 +147,7 @@ impl Doctor {
         if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(failed) }
     }
 
-    async fn examine(&self, loaded: &Loaded, report: &mut Report) {
+    async fn examine(&self, loaded: &Loaded, public: Option<Place>, report: &mut Report) {
         let config = &loaded.config;
         let limit = Duration::from_secs(self.timeout_s);
         let of_environment = |name: &str| {
@@ -149,8 +157,8 @@ impl Doctor {
         let key = of_environment("FANFARE_APP_KEY").filter(|_| self.app.is_none());
         let id = self.app.as_deref().or(key.map(|_| of_environment("FANFARE_APP_ID").unwrap_or("1")));
         let mut app = backing::configured(config, id).cloned();
-        let place = match &self.url {
-            Some(place) => Some(place.clone()),
+        let place = match public {
+            Some(place) => Some(place),
             None => {
                 let place = here(config, report);
                 report.check("redis", backing::redis(&config.redis, limit)).await;
@@ -163,8 +171,11 @@ impl Doctor {
             }
         };
         if self.url.is_some() && app.is_none() && !config.store.url.expose().is_empty() {
-            // The database is only asked for what is not known otherwise.
-            app = backing::database(&config.store, id).await.1;
+            // It is only asked for what is not known otherwise.
+            let began = Instant::now();
+            let (finding, found) = backing::database(&config.store, id).await;
+            report.add("database", finding, began);
+            app = found;
         }
         let credentials = match credentials(app.as_ref(), key, id, config) {
             Ok(credentials) => credentials,

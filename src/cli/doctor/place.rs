@@ -1,11 +1,12 @@
 //! Where the server is, as clients and backends are told, and who we are to it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use reqwest::Url;
 
 use crate::app::App;
+use crate::cli::healthcheck::reachable;
 use crate::protocol::Secret;
 
 /// `http(s)://host[:port][/prefix]`.
@@ -59,13 +60,7 @@ impl Place {
 
     /// A server of this machine that listens at `bind`.
     pub(super) fn home(bind: SocketAddr, is_secure: bool) -> Self {
-        let ip = match bind.ip() {
-            // Everywhere is also here.
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let (host, prefix) = (ip.to_string(), String::new());
+        let (host, prefix) = (reachable(bind).ip().to_string(), String::new());
         Self { is_secure, host, port: bind.port(), prefix, is_home: true }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
@@ -14,6 +15,7 @@ use crate::cli::doctor::report::{Finding, Report};
 use crate::cli::doctor::socket::{End, Socket, open};
 use crate::cli::doctor::upgrade::{ended, goodbye, late, refused};
 use crate::cli::doctor::way::Way;
+use crate::protocol::cut;
 
 /// Everything that is looked at here.
 pub(super) const HOPS: [&str; 8] =
@@ -84,7 +86,7 @@ impl RoundTrip<'_> {
         let target = format!(
             "{}/app/{}?protocol=7&client=fanfare-doctor&version={}&flash=false",
             place.prefix,
-            percent_encoding::utf8_percent_encode(&self.credentials.key, percent_encoding::NON_ALPHANUMERIC),
+            utf8_percent_encode(&self.credentials.key, NON_ALPHANUMERIC),
             env!("CARGO_PKG_VERSION")
         );
         let wire = match self.way.connect().await {
@@ -173,7 +175,7 @@ impl RoundTrip<'_> {
                  need the same",
             ),
             other => Finding::failed(
-                format!("refused: {}", crate::protocol::cut(other, 200)),
+                format!("refused: {}", cut(other, 200)),
                 "see what the server says; limits are those of the app",
             ),
         }

@@ -1,15 +1,15 @@
 //! A WebSocket as an SDK opens it: the handshake by hand, so that whatever a proxy makes of it is seen.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::time::Duration;
 
-use actix_codec::{Framed, FramedParts};
-use actix_http::ws::{Codec, Frame, Item, Message, hash_key};
+use actix_codec::{Decoder, Encoder};
+use actix_http::ws::{Codec, Frame, Item, Message, ProtocolError, hash_key};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 /// A connection, with or without TLS.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {}
@@ -18,7 +18,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
 /// An open WebSocket.
 pub(super) struct Socket {
-    framed: Framed<Box<dyn Wire>, Codec>,
+    wire: Box<dyn Wire>,
+    codec: Codec,
+    /// What has come, up to an incomplete frame.
+    unread: BytesMut,
+    /// What has not been taken yet.
+    unsent: BytesMut,
     /// The beginning of a message that comes in pieces.
     begun: Option<BytesMut>,
     /// What has come while something else was waited for.
@@ -75,6 +80,10 @@ const FRAME_MAX: usize = 256 * 1024;
 /// More than any head.
 const HEAD_MAX: usize = 32 * 1024;
 
+/// Enough to know who is speaking.
+const BODY_MAX: usize = 4096;
+const BODY_TIME: Duration = Duration::from_millis(500);
+
 /// A key of 16 bytes, in base64. It proves nothing, and one is as good as the other.
 const KEY: &str = "ZmFuZmFyZSBkb2N0b3I/Pw==";
 
@@ -113,12 +122,21 @@ pub(super) async fn open(
     let Some(mut head) = Head::parse(&head) else { return Err(NoUpgrade::Nonsense(first_bytes(&head))) };
     let accepted = hash_key(KEY.as_bytes());
     if head.status != 101 || head.header("sec-websocket-accept").map(str::as_bytes) != Some(&accepted[..]) {
-        head.text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        head.text = rest_of(wire, bytes).await;
         return Err(NoUpgrade::Answered(head));
     }
     let codec = Codec::new().client_mode().max_size(FRAME_MAX);
-    let framed = Framed::from_parts(FramedParts::with_read_buf(wire, codec, bytes));
-    Ok(Socket { framed, begun: None, events: VecDeque::new(), id: None })
+    let (begun, events, id) = (None, VecDeque::new(), None);
+    Ok(Socket { wire, codec, unread: bytes, unsent: BytesMut::new(), begun, events, id })
+}
+
+/// What follows a head, as far as it comes soon.
+async fn rest_of(mut wire: Box<dyn Wire>, mut bytes: BytesMut) -> String {
+    let reading = async {
+        while bytes.len() < BODY_MAX && wire.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {}
+    };
+    let _ = timeout(BODY_TIME, reading).await;
+    String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
 impl Socket {
@@ -163,22 +181,19 @@ impl Socket {
 
     async fn hear(&mut self) -> Result<Event, End> {
         loop {
-            let frame = poll_fn(|cx| Pin::new(&mut self.framed).next_item(cx)).await;
-            let whole = match frame {
-                None => return Err(End::Cut("the connection ended without a close frame".to_owned())),
-                Some(Err(error)) => return Err(end_of(&error)),
-                Some(Ok(Frame::Text(bytes))) => Some(bytes),
-                Some(Ok(Frame::Continuation(item))) => self.continued(item),
-                Some(Ok(Frame::Ping(bytes))) => {
+            let whole = match self.frame().await? {
+                Frame::Text(bytes) => Some(bytes),
+                Frame::Continuation(item) => self.continued(item),
+                Frame::Ping(bytes) => {
                     self.send(Message::Pong(bytes)).await?;
                     None
                 }
-                Some(Ok(Frame::Close(reason))) => {
+                Frame::Close(reason) => {
                     let code = reason.as_ref().map(|reason| u16::from(reason.code));
                     let text = reason.and_then(|reason| reason.description).unwrap_or_default();
                     return Err(End::Closed(code, text));
                 }
-                Some(Ok(Frame::Binary(_) | Frame::Pong(_))) => None,
+                Frame::Binary(_) | Frame::Pong(_) => None,
             };
             let Some(event) = whole.and_then(|bytes| Event::parse(&bytes)) else { continue };
             if event.name == "pusher:connection_established" {
@@ -208,18 +223,33 @@ impl Socket {
         None
     }
 
+    /// The next frame. What comes first may have come with the head.
+    async fn frame(&mut self) -> Result<Frame, End> {
+        loop {
+            if let Some(frame) = self.codec.decode(&mut self.unread).map_err(|error| nonsense(&error))? {
+                return Ok(frame);
+            }
+            match self.wire.read_buf(&mut self.unread).await {
+                Ok(0) => return Err(End::Cut("the connection ended without a close frame".to_owned())),
+                Ok(_) => {}
+                Err(error) => return Err(cut_by(&error)),
+            }
+        }
+    }
+
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        Pin::new(&mut self.framed).write(message).map_err(|error| end_of(&error))?;
-        let flushed = poll_fn(|cx| Pin::new(&mut self.framed).flush(cx)).await;
-        flushed.map_err(|error: actix_http::ws::ProtocolError| end_of(&error))
+        self.codec.encode(message, &mut self.unsent).map_err(|error| nonsense(&error))?;
+        self.wire.write_all_buf(&mut self.unsent).await.map_err(|error| cut_by(&error))?;
+        self.wire.flush().await.map_err(|error| cut_by(&error))
     }
 }
 
-fn end_of(error: &actix_http::ws::ProtocolError) -> End {
-    match error {
-        actix_http::ws::ProtocolError::Io(error) => End::Cut(format!("the connection broke: {error}")),
-        error => End::Nonsense(error.to_string()),
-    }
+fn cut_by(error: &io::Error) -> End {
+    End::Cut(format!("the connection broke: {error}"))
+}
+
+fn nonsense(error: &ProtocolError) -> End {
+    End::Nonsense(error.to_string())
 }
 
 impl Event {

@@ -81,7 +81,8 @@ fn is_other_name(error: &Error) -> bool {
 
 fn is_unknown(error: &Error) -> bool {
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        // The latter comes of an authority that is called as one that is trusted.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => true,
         Error::InvalidCertificate(CertificateError::Other(_)) => {
             error.to_string().contains("CaUsedAsEndEntity")
         }
@@ -174,7 +175,7 @@ fn unknown(chain: &[CertificateDer<'_>], facts: Option<Facts<'_>>) -> Finding {
     let Some(facts) = facts else {
         return Finding::failed("the certificate cannot be read", "get a new one and use it");
     };
-    let issuer = facts.issuer().map_or_else(|| "an authority without a name".to_owned(), |name| name);
+    let issuer = facts.issuer().unwrap_or_else(|| "an authority without a name".to_owned());
     match chain.len() {
         1 if facts.is_self_signed() => Finding::failed("the certificate is self-signed", own),
         1 if facts.has_public_issuer() => Finding::failed(

@@ -64,6 +64,7 @@ pub(super) async fn explore(
     let began = Instant::now();
     let (finding, tls) = match place.is_secure {
         true => shake_hands(place, address, limit).await,
+        false if place.is_home => (Finding::skipped("not spoken here: tls.certificate is empty"), None),
         false => (Finding::skipped("the address is http://, so everybody on the way can read along"), None),
     };
     if !report.add("tls", finding, began) && place.is_secure {

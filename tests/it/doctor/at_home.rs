@@ -46,7 +46,8 @@ fn a_port_of_somebody_else_s_is_named_with_its_holder() {
     let address = mine.local_addr().expect("an address");
     let diagnosis = File::new(&format!("server.bind = \"{address}\"")).diagnosis(&["--timeout-s", "1"]);
     let process = format!("(process {})", std::process::id());
-    diagnosis.expect_failure("port_clients", &[&address.to_string(), &process, "set server.bind to another port"]);
+    diagnosis
+        .expect_failure("port_clients", &[&address.to_string(), &process, "set server.bind to another port"]);
 }
 
 #[test]

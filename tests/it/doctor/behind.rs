@@ -8,8 +8,14 @@ use crate::support::{Database, Kind, PASSWORD, RedisServer, run};
 /// Looks at a node that is not running with these settings.
 #[track_caller]
 fn look(settings: &str) -> Diagnosis {
+    look_for("5", settings)
+}
+
+/// The same, with so many seconds for each step.
+#[track_caller]
+fn look_for(seconds: &str, settings: &str) -> Diagnosis {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    File::new(&format!("server.bind = \"{free}\"\n{settings}")).diagnosis(&["--timeout-s", "5"])
+    File::new(&format!("server.bind = \"{free}\"\n{settings}")).diagnosis(&["--timeout-s", seconds])
 }
 
 #[test]
@@ -23,7 +29,7 @@ fn redis_that_does_what_is_needed_is_left_as_it_was() {
 #[test]
 fn redis_that_is_away_is_named() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let diagnosis = look(&format!("redis.url = \"redis://:{PASSWORD}@{closed}\"\n"));
+    let diagnosis = look_for("1", &format!("redis.url = \"redis://:{PASSWORD}@{closed}\"\n"));
     diagnosis.expect_failure("redis", &[&closed.to_string(), "refused", "redis.url"]);
 }
 
@@ -39,7 +45,17 @@ fn a_wrong_password_of_redis_is_named() {
 #[test]
 fn rights_that_the_user_of_redis_lacks_are_named() {
     let redis = RedisServer::start();
-    let all = ["~fanfare:*", "&fanfare:*", "+@read", "+@write", "-@dangerous", "+@pubsub", "+eval", "+evalsha", "+time"];
+    let all = [
+        "~fanfare:*",
+        "&fanfare:*",
+        "+@read",
+        "+@write",
+        "-@dangerous",
+        "+@pubsub",
+        "+eval",
+        "+evalsha",
+        "+time",
+    ];
     let rights = [&all[..], &["+info", "+cluster|slots"]].concat();
     let password = format!(">{PASSWORD}");
     let user = |name: &str, rights: &[&str]| {
@@ -49,10 +65,11 @@ fn rights_that_the_user_of_redis_lacks_are_named() {
     look(&user("fine", &rights)).expect("redis", "ok", &[]);
     let no_streams = [&rights[..], &["-xadd"]].concat();
     look(&user("streamless", &no_streams)).expect_failure("redis", &["may not use XADD", "+@write"]);
-    let elsewhere: Vec<&str> = rights.iter().map(|it| if *it == "~fanfare:*" { "~other:*" } else { it }).collect();
+    let elsewhere: Vec<&str> =
+        rights.iter().map(|it| if *it == "~fanfare:*" { "~other:*" } else { it }).collect();
     look(&user("elsewhere", &elsewhere)).expect_failure("redis", &["lacks rights", "~fanfare:*"]);
     let mute: Vec<&str> = rights.iter().map(|it| if *it == "&fanfare:*" { "&other:*" } else { it }).collect();
-    look(&user("mute", &mute)).expect_failure("redis", &["redis.url"]);
+    look_for("1", &user("mute", &mute)).expect_failure("redis", &["redis.url"]);
     let scriptless: Vec<&str> = rights.iter().copied().filter(|it| !it.starts_with("+eval")).collect();
     look(&user("scriptless", &scriptless)).expect_failure("redis", &["lacks rights"]);
 }

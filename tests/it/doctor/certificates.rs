@@ -82,7 +82,12 @@ fn a_certificate_that_clients_believe_is_no_obstacle() {
 fn what_is_wrong_with_a_certificate_is_named() {
     type Change = fn(&mut CertificateParams);
     let cases: [(bool, Change, &str, &[&str]); 5] = [
-        (true, |it| it.not_after = date_time_ymd(2020, 1, 1), "localhost", &["expired", "days ago", "renew it"]),
+        (
+            true,
+            |it| it.not_after = date_time_ymd(2020, 1, 1),
+            "localhost",
+            &["expired", "days ago", "renew it"],
+        ),
         (true, |it| it.not_before = date_time_ymd(2090, 1, 1), "localhost", &["not valid yet", "clock"]),
         (true, |_| {}, "127.0.0.1", &["not for 127.0.0.1, but for localhost", "under a name that is on"]),
         (false, |_| {}, "localhost", &["comes alone, signed by Acme R3", "fullchain.pem"]),
@@ -118,7 +123,8 @@ fn authorities_that_nobody_trusts_are_named() {
 
     let identity = Identity::new();
     let own = Broker::secure(&identity, "", "");
-    look(&own, "localhost", &other.file("root.pem")).expect_failure("tls", &["is self-signed", "Let's Encrypt"]);
+    look(&own, "localhost", &other.file("root.pem"))
+        .expect_failure("tls", &["is self-signed", "Let's Encrypt"]);
 }
 
 #[test]

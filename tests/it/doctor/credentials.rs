@@ -92,7 +92,9 @@ fn credentials_come_from_the_file_and_one_app_of_many_can_be_named() {
 fn help_explains_itself_and_no_flag_takes_a_secret() {
     let help = ask(&[], &["--help"]);
     assert_eq!(help.code, Some(0), "{help:?}");
-    for part in ["--hold-s", "--timeout-s", "FANFARE_APP_SECRET", "private-fanfare-doctor", "Exit codes", "Examples"] {
+    for part in
+        ["--hold-s", "--timeout-s", "FANFARE_APP_SECRET", "private-fanfare-doctor", "Exit codes", "Examples"]
+    {
         assert!(help.stdout.contains(part), "{part}: {}", help.stdout);
     }
     assert!(!help.stdout.contains("--secret"), "{}", help.stdout);

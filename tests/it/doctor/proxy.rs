@@ -36,10 +36,7 @@ type Choose = dyn Fn(&str) -> SocketAddr + Send + Sync;
 
 impl Proxy {
     /// Passes each connection to the next of the targets, as `judge` says.
-    pub(super) fn to(
-        targets: &[SocketAddr],
-        judge: impl Fn(&str) -> Rule + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) fn to(targets: &[SocketAddr], judge: impl Fn(&str) -> Rule + Send + Sync + 'static) -> Self {
         let (targets, turn) = (targets.to_vec(), AtomicUsize::new(0));
         // A connection without a request has no turn: it only looks whether somebody is there.
         Self::choosing(move |_| targets[turn.fetch_add(1, Ordering::Relaxed) % targets.len()], judge)
@@ -87,7 +84,10 @@ impl Drop for Proxy {
 
 /// Leads WebSockets to one place and calls to another.
 pub(super) fn by_path(sockets: SocketAddr, calls: SocketAddr) -> Proxy {
-    Proxy::choosing(move |head| if is_upgrade(head) { sockets } else { calls }, |head| Rule::Pass(head.to_owned()))
+    Proxy::choosing(
+        move |head| if is_upgrade(head) { sockets } else { calls },
+        |head| Rule::Pass(head.to_owned()),
+    )
 }
 
 /// Whether a request asks for a WebSocket.

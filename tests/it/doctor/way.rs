@@ -36,13 +36,22 @@ fn what_is_no_http_fails_at_http() {
 fn a_proxy_that_does_not_reach_the_server_fails_at_http() {
     for (answer, parts) in [
         ("HTTP/1.1 502 Bad Gateway\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n", ["nginx", "server.bind"]),
-        ("HTTP/1.1 503 Service Unavailable\r\nServer: haproxy\r\nContent-Length: 0\r\n\r\n", ["haproxy", "/ready"]),
-        ("HTTP/1.1 504 Gateway Timeout\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n", ["waited in vain", "firewall"]),
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nServer: haproxy\r\nContent-Length: 0\r\n\r\n",
+            ["haproxy", "/ready"],
+        ),
+        (
+            "HTTP/1.1 504 Gateway Timeout\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n",
+            ["waited in vain", "firewall"],
+        ),
         (
             "HTTP/1.1 301 Moved\r\nServer: nginx\r\nLocation: https://h/x?auth_key=1\r\nContent-Length: 0\r\n\r\n",
             ["redirect (301) to https://h/x", "forceTLS"],
         ),
-        ("HTTP/1.1 308 Moved\r\nLocation: http://h/\r\nContent-Length: 0\r\n\r\n", ["redirect (308)", "no SDK follows"]),
+        (
+            "HTTP/1.1 308 Moved\r\nLocation: http://h/\r\nContent-Length: 0\r\n\r\n",
+            ["redirect (308)", "no SDK follows"],
+        ),
         (
             "HTTP/1.1 400 Bad Request\r\nContent-Length: 48\r\n\r\nThe plain HTTP request was sent to HTTPS port   ",
             ["TLS is spoken at this port", "https://"],
@@ -59,18 +68,37 @@ fn a_proxy_that_passes_no_upgrades_fails_at_the_upgrade() {
     type Judge = fn(&str) -> Rule;
     let broker = Broker::start();
     let cases: [(Judge, &[&str]); 10] = [
-        (|head| without(head, "upgrade"), &["without its Upgrade or Connection header", "proxy_http_version 1.1"]),
+        (
+            |head| without(head, "upgrade"),
+            &["without its Upgrade or Connection header", "proxy_http_version 1.1"],
+        ),
         (|head| without(head, "connection"), &["without its Upgrade or Connection header"]),
         (
-            |head| Rule::Pass(head.replace("HTTP/1.1", "HTTP/1.0").replace("Connection: Upgrade", "Connection: close")),
+            |head| {
+                Rule::Pass(
+                    head.replace("HTTP/1.1", "HTTP/1.0").replace("Connection: Upgrade", "Connection: close"),
+                )
+            },
             &["without its Upgrade or Connection header"],
         ),
-        (|_| Rule::Answer("HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n"), &["a page instead"]),
+        (
+            |_| Rule::Answer("HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n"),
+            &["a page instead"],
+        ),
         (|_| Rule::Answer("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"), &["with 400", "Upgrade"]),
-        (|_| Rule::Answer("HTTP/1.1 403 Forbidden\r\nServer: waf\r\nContent-Length: 0\r\n\r\n"), &["waf", "bot check"]),
-        (|_| Rule::Answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), &["nothing is known at /app/"]),
+        (
+            |_| Rule::Answer("HTTP/1.1 403 Forbidden\r\nServer: waf\r\nContent-Length: 0\r\n\r\n"),
+            &["waf", "bot check"],
+        ),
+        (
+            |_| Rule::Answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+            &["nothing is known at /app/"],
+        ),
         (|_| Rule::Answer("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n"), &["with 426"]),
-        (|_| Rule::Answer("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"), &["with 502", "does not reach"]),
+        (
+            |_| Rule::Answer("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"),
+            &["with 502", "does not reach"],
+        ),
         (|_| Rule::Answer("HTTP/1.0 500 Oh\r\n\r\n"), &["HTTP/1.0, which has no upgrades"]),
     ];
     for (judge, parts) in cases {
@@ -104,7 +132,8 @@ fn an_upgrade_that_is_kept_waiting_or_answered_falsely_is_named() {
     let lies = in_front_of(&broker, |_| {
         Rule::Change(|head| head.replace("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: x"))
     });
-    Diagnosis::of(&url(lies.address()), &[]).expect_failure("upgrade", &["without a right Sec-WebSocket-Accept"]);
+    Diagnosis::of(&url(lies.address()), &[])
+        .expect_failure("upgrade", &["without a right Sec-WebSocket-Accept"]);
 }
 
 #[test]
@@ -136,15 +165,18 @@ fn a_proxy_that_changes_paths_is_named() {
     Diagnosis::of(&url(rewrites.address()), &[]).expect_failure("api", &[]);
     let elsewhere = calls(|head| Rule::Pass(head.replacen(" /apps/", " /api/", 1)));
     Diagnosis::of(&url(elsewhere.address()), &[]).expect_failure("api", &["Not found", "/apps"]);
-    let page = calls(|_| Rule::Answer("HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Length: 6\r\n\r\n<html>"));
-    Diagnosis::of(&url(page.address()), &[]).expect_failure("api", &["nginx answers the API with 404", "/apps/"]);
+    let page =
+        calls(|_| Rule::Answer("HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Length: 6\r\n\r\n<html>"));
+    Diagnosis::of(&url(page.address()), &[])
+        .expect_failure("api", &["nginx answers the API with 404", "/apps/"]);
 }
 
 #[test]
 fn a_proxy_that_limits_bodies_is_named() {
     let broker = Broker::start();
     let proxy = Proxy::to(&[broker.address()], |head| {
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         match length {
             Some(1000_usize..) => Rule::Answer(
                 "HTTP/1.1 413 Too Large\r\nServer: nginx\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
@@ -164,7 +196,10 @@ fn a_proxy_that_cuts_silent_connections_is_found_by_staying() {
     let began = Instant::now();
     let diagnosis = Diagnosis::of(&url(proxy.address()), &["--hold-s", "60"]);
     diagnosis.expect("delivery", "ok", &[]);
-    diagnosis.expect_failure("long_connection", &["was cut after", "above 60 s", "proxy_read_timeout", "ping_after_s"]);
+    diagnosis.expect_failure(
+        "long_connection",
+        &["was cut after", "above 60 s", "proxy_read_timeout", "ping_after_s"],
+    );
     assert!(began.elapsed() < Duration::from_secs(60), "it waits no longer than the connection lives");
     Diagnosis::of(&url(broker.address()), &["--hold-s", "1"]).expect_good();
 }
@@ -201,7 +236,10 @@ fn two_servers_behind_one_address_that_are_no_cluster_fail_at_delivery() {
     let addresses = [brokers[0].address(), brokers[1].address()];
     let proxy = Proxy::to(&addresses, |head| Rule::Pass(head.to_owned()));
     let diagnosis = Diagnosis::of(&url(proxy.address()), &["--timeout-s", "1"]);
-    diagnosis.expect_failure("delivery", &["answered with 200", "do not share Redis", "redis.url and redis.prefix"]);
+    diagnosis.expect_failure(
+        "delivery",
+        &["answered with 200", "do not share Redis", "redis.url and redis.prefix"],
+    );
     diagnosis.expect("large_event", "skipped", &[]);
     diagnosis.expect("long_connection", "ok", &[]);
 }
@@ -211,7 +249,10 @@ fn sockets_and_calls_that_lead_to_different_servers_fail_at_delivery() {
     let (sockets, calls) = (Broker::start(), Broker::start());
     let split = by_path(sockets.address(), calls.address());
     let diagnosis = Diagnosis::of(&url(split.address()), &["--timeout-s", "1"]);
-    diagnosis.expect_failure("delivery", &["knows of no subscriber", "/app/ and /apps/ lead to different servers"]);
+    diagnosis.expect_failure(
+        "delivery",
+        &["knows of no subscriber", "/app/ and /apps/ lead to different servers"],
+    );
 }
 
 #[test]
