@@ -286,6 +286,9 @@ pub(super) fn unreachable(answer: &Answer) -> Finding {
 
 /// The first line of a text of somebody else's, of bearable length.
 pub(super) fn first_line(text: &str) -> String {
+    if text.starts_with('<') {
+        return "(a page)".to_owned();
+    }
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() { "(no text)".to_owned() } else { cut(line, 160).into_owned() }
 }

@@ -295,6 +295,12 @@ fn http(answer: &Answer) -> Finding {
             "see fanfare status and the server's log: Redis or the database may be away",
         ),
         502..=504 => unreachable(answer),
+        // A server says no more than that to bytes that are no request.
+        400 if answer.text.is_empty() && answer.from.is_none() => Finding::failed(
+            "what arrives at the server is no request of HTTP (400)",
+            "if the proxy sends the PROXY protocol (HAProxy: send-proxy; AWS NLB), set server.proxy_protocol and name the \
+             proxy in server.trusted_proxies, or switch it off there; if it speaks TLS to the server, set tls.certificate",
+        ),
         _ if answer.is_of_fanfare() => Finding::ok(match &answer.from {
             Some(_) => format!("Fanfare answers, by way of {}", answer.who()),
             None => "Fanfare answers".to_owned(),
@@ -368,5 +374,6 @@ mod tests {
         check(502, "<html>", Status::Failed, "(502)");
         check(503, "The app cannot be looked up at the moment: try again", Status::Failed, "Fanfare answers");
         check(301, "", Status::Failed, "redirect");
+        check(400, "", Status::Ok, "nginx answers with 400");
     }
 }

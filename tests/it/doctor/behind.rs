@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use super::{Diagnosis, File};
-use crate::support::{Database, Kind, PASSWORD, RedisServer, run};
+use crate::support::{Database, Kind, PASSWORD, RedisCluster, RedisServer, run};
 
 /// Looks at a node that is not running with these settings.
 #[track_caller]
@@ -24,6 +24,19 @@ fn redis_that_does_what_is_needed_is_left_as_it_was() {
     let diagnosis = look(&format!("redis.url = \"{}\"\n", redis.url()));
     diagnosis.expect("redis", "ok", &["Redis 7", "does what is needed"]);
     assert_eq!(redis.command::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new());
+}
+
+#[test]
+fn every_master_of_a_redis_cluster_is_tried() {
+    let cluster = RedisCluster::start();
+    let settings = format!("redis.url = \"{}\"\n", cluster.url());
+    look(&settings).expect("redis", "ok", &["does what is needed"]);
+    for redis in &cluster.nodes {
+        assert_eq!(redis.command::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new());
+    }
+    // One of them alone is enough to be in the way.
+    cluster.nodes[2].command::<()>(&["ACL", "SETUSER", "default", "-xadd"]);
+    look(&settings).expect_failure("redis", &["may not use XADD"]);
 }
 
 #[test]

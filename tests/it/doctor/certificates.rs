@@ -1,7 +1,7 @@
 //! TLS: certificates that clients would refuse, at the public address and in the configuration.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use tempfile::TempDir;
@@ -62,7 +62,7 @@ impl Certificate {
 
 /// Looks at a broker at `host`, trusting the authorities of a file.
 #[track_caller]
-fn look(broker: &Broker, host: &str, trusted: &PathBuf) -> Diagnosis {
+fn look(broker: &Broker, host: &str, trusted: &Path) -> Diagnosis {
     let roots = trusted.to_str().expect("UTF-8");
     let environment = [&APP[..], &[("SSL_CERT_FILE", roots)]].concat();
     let url = format!("https://{host}:{}", broker.address().port());
@@ -118,7 +118,7 @@ fn authorities_that_nobody_trusts_are_named() {
     let broker = Broker::with(&certificate.settings());
     let stranger = look(&broker, "localhost", &other.file("root.pem"));
     stranger.expect_failure("tls", &["ends at Acme Root", "whom this machine does not trust"]);
-    let nobody = look(&broker, "localhost", &PathBuf::from("/nowhere/roots.pem"));
+    let nobody = look(&broker, "localhost", Path::new("/nowhere/roots.pem"));
     nobody.expect_failure("tls", &["trusts no authority", "ca-certificates"]);
 
     let identity = Identity::new();

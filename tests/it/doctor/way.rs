@@ -172,6 +172,16 @@ fn a_proxy_that_changes_paths_is_named() {
 }
 
 #[test]
+fn a_header_of_the_proxy_protocol_that_nobody_waits_for_is_named() {
+    let broker = Broker::start();
+    let proxy = Proxy::to(&[broker.address()], |head| {
+        Rule::Pass(format!("PROXY TCP4 192.0.2.1 127.0.0.1 40000 80\r\n{head}"))
+    });
+    let diagnosis = Diagnosis::of(&url(proxy.address()), &[]);
+    diagnosis.expect_failure("http", &["no request of HTTP (400)", "server.proxy_protocol"]);
+}
+
+#[test]
 fn a_proxy_that_limits_bodies_is_named() {
     let broker = Broker::start();
     let proxy = Proxy::to(&[broker.address()], |head| {
