@@ -9,7 +9,7 @@ use tokio::time::{Instant as Deadline, timeout, timeout_at};
 use crate::app::App;
 use crate::cli::doctor::report::Finding;
 use crate::cluster::script::{Invocation, LAYOUT, Script, Space};
-use crate::cluster::servers::{BusEvent, RunError, Servers};
+use crate::cluster::servers::{BusEvent, RIGHTS, RunError, Servers};
 use crate::config::{Config, Redis, Store};
 use crate::store::{Inspection, Tables};
 
@@ -48,7 +48,7 @@ pub(super) async fn redis(settings: &Redis, limit: Duration) -> Finding {
     {
         return Finding::failed(
             "Redis does not confirm a subscription",
-            "see that the user of redis.url may subscribe (+@pubsub and &PREFIX:*), and that nothing between here and \
+            "see that the user of redis.url may subscribe (+@pubsub and & with redis.prefix), and that nothing between here and \
              Redis holds pub/sub back",
         );
     }
@@ -83,7 +83,7 @@ pub(super) async fn redis(settings: &Redis, limit: Duration) -> Finding {
     {
         return Finding::failed(
             "what is published in Redis is not heard",
-            "see that the user of redis.url may publish and subscribe to topics that begin with redis.prefix (&PREFIX:*)",
+            "see that the user of redis.url may publish and subscribe to topics that begin with redis.prefix (&)",
         );
     }
     judged(&info, slowest)
@@ -181,12 +181,10 @@ async fn probe(servers: &Servers, settings: &Redis, partition: u8, topic: &str) 
 /// A command that the user may not use.
 fn refused(refusal: &str) -> Finding {
     let command = refusal.split(' ').next().unwrap_or_default();
-    let rights = "give it the rights ~PREFIX:* &PREFIX:* +@read +@write -@dangerous +@pubsub +eval +evalsha +time +info \
-                  +cluster|slots, with redis.prefix for PREFIX";
     if refusal.contains("user executing the script") || refusal.contains("NOPERM") {
         return Finding::failed(
             format!("the user of redis.url may not use {command} on keys of redis.prefix"),
-            rights,
+            format!("give it the rights {RIGHTS}"),
         );
     }
     if refusal.contains("OOM") {

@@ -360,6 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn one_dead_address_of_a_name_is_worth_a_word() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let socket = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = |socket: &std::net::TcpListener| socket.local_addr().expect("an address");
+        let open = socket();
+        let (alive, dead) = (address(&open), address(&socket()));
+        let place = Place::parse("http://a.example").expect("an address");
+        let tried = |addresses: &[SocketAddr]| {
+            runtime.block_on(connect_all(&place, addresses, Duration::from_secs(5)))
+        };
+        let (finding, found) = tried(&[dead, alive]);
+        assert_eq!((finding.status, found), (Status::Warning, Some(alive)), "{finding:?}");
+        assert!(finding.detail.contains(&format!("nothing listens at {dead}")), "{finding:?}");
+        let (finding, found) = tried(&[dead]);
+        assert_eq!((finding.status, found), (Status::Failed, None), "{finding:?}");
+    }
+
+    #[test]
     fn who_answers_is_told_from_who_should() {
         let check = |status: u16, text: &str, expected: Status, part: &str| {
             let answer =

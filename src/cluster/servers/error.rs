@@ -61,7 +61,7 @@ pub(super) enum Answer {
 }
 
 /// What a user needs, besides keys and topics that begin with the prefix. `HELLO` and `AUTH` need no right.
-const RIGHTS: &str = "~fanfare:* &fanfare:* +@read +@write -@dangerous +@pubsub +eval +evalsha +time +info \
+pub const RIGHTS: &str = "~fanfare:* &fanfare:* +@read +@write -@dangerous +@pubsub +eval +evalsha +time +info \
                       +cluster|slots, with redis.prefix for fanfare";
 
 impl Trouble {

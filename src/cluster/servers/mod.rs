@@ -54,7 +54,7 @@ use crate::cluster::servers::topics::{LinkId, Names, Topics};
 use crate::cluster::servers::topology::{Address, Redirect, Topology, slot_of};
 use crate::config;
 
-pub use error::{RunError, SettingsError};
+pub use error::{RIGHTS, RunError, SettingsError};
 pub use health::Health;
 
 /// The servers of the cluster's state, and the bus.

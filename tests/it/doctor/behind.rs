@@ -141,5 +141,12 @@ fn databases_are_looked_at_and_lend_their_apps() {
         let lent = file.diagnosis(&["--app", "77"]);
         lent.expect("credentials", "ok", &["app 77"]);
         file.diagnosis(&["--app", "78"]).expect_failure("credentials", &["there is no app 78"]);
+        // What a row of somebody else's, a newer version and another schema leave there.
+        database.sql("UPDATE apps SET settings = 'no settings'");
+        look(&settings).expect("database", "warning", &["1 row(s) make no app", "77"]);
+        database.sql("UPDATE apps_migrations SET version = 99");
+        look(&settings).expect_failure("database", &["newer fanfare (version 99"]);
+        let soketi = format!("{settings}store.schema = \"soketi\"\n");
+        look(&soketi).expect_failure("database", &["is not soketi's", "store.schema"]);
     }
 }

@@ -215,6 +215,12 @@ fn a_proxy_that_cuts_silent_connections_is_found_by_staying() {
 }
 
 #[test]
+fn pings_of_the_server_are_answered_while_staying() {
+    let broker = Broker::with("connection.ping_after_s = 1\nconnection.pong_timeout_s = 1");
+    Diagnosis::of(&url(broker.address()), &["--hold-s", "4"]).expect_good();
+}
+
+#[test]
 fn clocks_that_differ_are_found_by_the_date_of_an_answer() {
     let broker = Broker::start();
     let with = |change: fn(&str) -> String| {
