@@ -43,7 +43,7 @@ use crate::metrics::Metrics;
 use crate::tls::Certificates;
 
 /// Shown below the help.
-pub(super) const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Without --url it looks at this machine and its configuration (limit of open files, memory, ports, certificate, Redis, \
 database) and then at the server that runs at the configured address. With --url it is a client and a backend of that \
 address and nothing else, so it can run anywhere: it looks at DNS, TCP, TLS, the proxy, the clock, the WebSocket upgrade, \
@@ -84,7 +84,7 @@ pub(super) struct Doctor {
     /// Come from this site, as browsers say it; needed if the app has allowed_origins that are not known here
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
-    /// For programs
+    /// Say it for programs
     #[arg(long)]
     json: bool,
     /// Seconds that each step may take
@@ -97,9 +97,6 @@ pub(super) struct Doctor {
 
 /// Wrong flags, as clap says it.
 const EXIT_USAGE: u8 = 2;
-
-/// All that is looked at once the way is known.
-const WAY: [&str; 5] = ["dns", "tcp", "tls", "http", "clock"];
 
 impl Doctor {
     pub(super) fn run(&self) -> ExitCode {
@@ -181,7 +178,7 @@ impl Doctor {
             Ok(credentials) => credentials,
             Err(finding) => {
                 report.add("credentials", finding, Instant::now());
-                report.skip(&WAY, "there are no credentials");
+                report.skip(&way::HOPS, "there are no credentials");
                 report.skip(&round_trip::HOPS, "there are no credentials");
                 return;
             }
@@ -191,7 +188,7 @@ impl Doctor {
         {
             Ok(place) => place,
             Err(why) => {
-                report.skip(&WAY, why);
+                report.skip(&way::HOPS, why);
                 report.skip(&round_trip::HOPS, why);
                 return;
             }
@@ -209,7 +206,7 @@ impl Doctor {
         limit: Duration,
     ) {
         if let Some(why) = unreachable_from_home(place, credentials, config) {
-            report.skip(&WAY, &why);
+            report.skip(&way::HOPS, &why);
             report.skip(&round_trip::HOPS, &why);
             return;
         }
