@@ -251,13 +251,14 @@ impl Apps {
             if app.keys.is_empty() {
                 return Err(AppsError::NoKey(app.id.clone()));
             }
+            // First: an app that is there twice has its keys twice, too.
+            if let Some(twin) = all.by_id.insert(app.id.clone(), app.clone()) {
+                return Err(AppsError::SameId(twin.id.clone()));
+            }
             for pair in &app.keys {
                 if all.by_key.insert(pair.key.clone(), app.clone()).is_some() {
                     return Err(AppsError::SameKey(pair.key.clone()));
                 }
-            }
-            if let Some(twin) = all.by_id.insert(app.id.clone(), app) {
-                return Err(AppsError::SameId(twin.id.clone()));
             }
         }
         Ok(all)

@@ -2,19 +2,19 @@
 
 mod adopt;
 mod check;
+mod file;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
-use toml::de::{DeTable, DeValue};
 
-use crate::app::{App, Apps, Webhook};
+use crate::app::{App, Apps, AppsError};
 use crate::config::Config;
-use crate::config::field::{Input, is_webhook_url, pair_from};
-use crate::config::foreign::{self, Kind, Leaf, Note};
-use crate::config::settings::{APP_SETTINGS, SETTINGS, Setting, WEBHOOK_SETTINGS};
+use crate::config::field::{Input, pair_from};
+use crate::config::foreign::{self, Leaf, Note};
+use crate::config::settings::{APP_SETTINGS, SETTINGS, Setting};
 
 pub(super) use adopt::{Adopted, adopt};
 
@@ -103,11 +103,9 @@ impl Layers {
     /// # Errors
     /// All unknown keys, bad values, and apps that cannot be told apart or used.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut loading =
-            Loading { apps_place: "apps".to_owned(), layers: self.clone(), ..Loading::default() };
-        if let Some(path) = &self.file {
-            loading.file(path);
-            loading.apps_place = format!("{}: apps", path.display());
+        let mut loading = self.begin();
+        if let Some(path) = loading.apps_file_named() {
+            loading.apps_file(&path);
         }
         loading.foreign(&self.environment);
         loading.environment(&self.environment);
@@ -115,6 +113,21 @@ impl Layers {
             loading.set(flag, key, Input::Text(value));
         }
         loading.finish()
+    }
+
+    /// The file that `store.apps_file` names, whether or not it is there.
+    pub fn apps_file(&self) -> Option<PathBuf> {
+        self.begin().apps_file_named()
+    }
+
+    fn begin(&self) -> Loading {
+        let mut loading =
+            Loading { apps_place: "apps".to_owned(), layers: self.clone(), ..Loading::default() };
+        if let Some(path) = &self.file {
+            loading.file(path);
+            loading.apps_place = format!("{}: apps", path.display());
+        }
+        loading
     }
 }
 
@@ -137,133 +150,6 @@ pub(super) struct Loading {
 impl Loading {
     fn problem(&mut self, place: &str, message: impl Into<String>) {
         self.problems.push(Problem { place: place.to_owned(), message: message.into() });
-    }
-
-    fn file(&mut self, path: &Path) {
-        let name = path.display().to_string();
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) => return self.problem(&name, format!("the file cannot be read: {error}")),
-        };
-        let kind = foreign::kind_of(path, &text);
-        if matches!(kind, Kind::Soketi | Kind::Sockudo) {
-            return self.foreign_file(kind, &name, &text);
-        }
-        // Looked up, not counted each time: a file may describe thousands of apps.
-        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
-        let line = |at: usize| 1 + ends.partition_point(|end| *end < at);
-        let root = match DeTable::parse(&text) {
-            Ok(root) => root,
-            Err(error) => {
-                let place = error.span().map_or(name.clone(), |span| format!("{name}:{}", line(span.start)));
-                return self.problem(&place, format!("not TOML: {}", error.message()));
-            }
-        };
-        for (section, value) in root.get_ref() {
-            let place = format!("{name}:{}", line(section.span().start));
-            let section = section.get_ref();
-            match value.get_ref() {
-                DeValue::Array(apps) if section == "apps" => {
-                    for app in apps {
-                        let place = format!("{name}:{}", line(app.span().start));
-                        match app.get_ref() {
-                            DeValue::Table(table) => {
-                                self.app(&place, table, |at| format!("{name}:{}", line(at)))
-                            }
-                            _ => self.problem(&place, "an app is a block of settings: [[apps]]"),
-                        }
-                    }
-                }
-                _ if section == "apps" => self.problem(&place, "each app needs a block of its own: [[apps]]"),
-                DeValue::Table(table) if SECTIONS.contains(&&**section) => {
-                    for (key, value) in table {
-                        let place = format!("{name}:{}", line(key.span().start));
-                        self.set(
-                            &place,
-                            &format!("{section}.{}", key.get_ref()),
-                            Input::Toml(value.get_ref()),
-                        );
-                    }
-                }
-                DeValue::Table(_) => self.unknown(&place, section, SECTIONS.iter().copied()),
-                _ => self.unknown(&place, section, SETTINGS.iter().map(|setting| setting.key)),
-            }
-        }
-    }
-
-    fn app(&mut self, place: &str, table: &DeTable<'_>, place_at: impl Fn(usize) -> String) {
-        let mut app = App::default();
-        self.app_settings(&mut app, table, place_at);
-        if app.id.is_empty() && !table.contains_key("id") {
-            self.problem(place, "the app has no id: give it one, as in id = \"1\"");
-        }
-        if app.keys.is_empty() && !table.contains_key("keys") {
-            self.problem(
-                place,
-                "the app has no keys: give it one, as in keys = [{ key = \"…\", secret = \"…\" }]",
-            );
-        }
-        self.config.apps.push(app);
-    }
-
-    /// Takes the settings of a block into the app that comes next.
-    pub(super) fn app_settings(
-        &mut self,
-        app: &mut App,
-        table: &DeTable<'_>,
-        place_at: impl Fn(usize) -> String,
-    ) {
-        let number = self.config.apps.len();
-        for (key, value) in table {
-            let place = place_at(key.span().start);
-            if key.get_ref() == "webhooks"
-                && let DeValue::Array(blocks) = value.get_ref()
-            {
-                for (at, block) in blocks.iter().enumerate() {
-                    let DeValue::Table(table) = block.get_ref() else {
-                        self.problem(
-                            &place,
-                            "a receiver of webhooks is a block of settings: [[apps.webhooks]]",
-                        );
-                        continue;
-                    };
-                    let prefix = format!("apps[{number}].webhooks[{at}].");
-                    let webhook = self.webhook(&place_at(block.span().start), &prefix, table, &place_at);
-                    app.webhooks.push(webhook);
-                }
-                continue;
-            }
-            self.set_in(
-                APP_SETTINGS,
-                app,
-                &place,
-                &format!("apps[{number}]."),
-                key.get_ref(),
-                Input::Toml(value.get_ref()),
-            );
-        }
-    }
-
-    fn webhook(
-        &mut self,
-        place: &str,
-        prefix: &str,
-        table: &DeTable<'_>,
-        place_at: &impl Fn(usize) -> String,
-    ) -> Webhook {
-        let mut webhook = Webhook::default();
-        for (key, value) in table {
-            let place = place_at(key.span().start);
-            let value = Input::Toml(value.get_ref());
-            self.set_in(WEBHOOK_SETTINGS, &mut webhook, &place, prefix, key.get_ref(), value);
-        }
-        if !is_webhook_url(&webhook.url) {
-            self.problem(
-                place,
-                "the webhook has no usable url: give it one, as in url = \"https://app.example/hook\"",
-            );
-        }
-        webhook
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
@@ -367,12 +253,21 @@ impl Loading {
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigError> {
-        if self.config.apps.is_empty() && self.config.store.url.expose().is_empty() {
-            self.config.apps.push(Config::demo_app());
+        let store = &self.config.store;
+        if self.config.apps.is_empty() && store.url.expose().is_empty() {
+            if store.apps_file.is_empty() {
+                self.config.apps.push(Config::demo_app());
+            } else {
+                self.warnings.push(format!(
+                    "there is no app, neither in {} nor elsewhere: nobody can connect until there is one",
+                    store.apps_file
+                ));
+            }
         } else if self.problems.is_empty()
             && let Err(error) = Apps::new(self.config.apps.clone())
         {
-            self.problem(&self.apps_place.clone(), error.to_string());
+            let (place, other) = self.places_of(&error);
+            self.problem(&place, format!("{error}{other}"));
         }
         let server = &self.config.server;
         let mut binds =
@@ -394,6 +289,22 @@ impl Loading {
         let notes = self.foreign_notes();
         let Self { layers, config, warnings, origins, .. } = self;
         Ok(Loaded { config, warnings, layers, notes, origins })
+    }
+
+    /// Where the app stands that cannot be told from another, and words that say where that is.
+    fn places_of(&self, error: &AppsError) -> (String, String) {
+        let (setting, is_meant): (_, &dyn Fn(&App) -> bool) = match error {
+            AppsError::SameId(id) => ("id", &|app| app.id == *id),
+            AppsError::SameKey(key) => ("keys", &|app| app.secret(key).is_some()),
+            _ => return (self.apps_place.clone(), String::new()),
+        };
+        let meant = self.config.apps.iter().enumerate().filter(|(_, app)| is_meant(app));
+        let mut places = meant.filter_map(|(at, _)| self.origins.get(&format!("apps[{at}].{setting}")));
+        match (places.next(), places.next()) {
+            (Some(first), Some(second)) => (second.clone(), format!(" (the other is in {first})")),
+            (Some(place), None) => (place.clone(), String::new()),
+            _ => (self.apps_place.clone(), String::new()),
+        }
     }
 }
 

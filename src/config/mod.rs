@@ -10,6 +10,7 @@ mod convert;
 mod field;
 mod foreign;
 mod load;
+mod sample;
 mod settings;
 mod show;
 
@@ -26,7 +27,7 @@ pub use convert::{Converted, convert};
 pub use field::{ExtraneousParameters, LogFormat, LogLevel, StoreSchema, TlsVersion, without_credentials};
 pub use foreign::Note;
 pub use load::{ConfigError, Layers, Loaded, Problem};
-pub use settings::default_toml;
+pub use sample::default_toml;
 pub use show::shown;
 
 /// Everything an operator can set.
@@ -44,7 +45,7 @@ pub struct Config {
     pub drain: Drain,
     /// Delivery of webhooks.
     pub webhooks: Webhooks,
-    /// Apps in a database.
+    /// Apps elsewhere than in the configuration file.
     pub store: Store,
     /// Many nodes as one.
     pub redis: Redis,
@@ -230,6 +231,8 @@ pub struct Redis {
 /// `[store]`
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// A file with apps alone, beside those of the configuration file; empty is none.
+    pub apps_file: String,
     /// Where the apps are: `sqlite:`, `postgres:` or `mysql:`; empty is the configuration alone.
     pub url: Masked,
     /// Whose table it is.
@@ -387,6 +390,7 @@ impl Default for Redis {
 impl Default for Store {
     fn default() -> Self {
         Self {
+            apps_file: String::new(),
             url: Masked::default(),
             schema: StoreSchema::Fanfare,
             table: "apps".to_owned(),

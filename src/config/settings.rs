@@ -1,10 +1,8 @@
 //! One row per setting.
 
-use std::fmt::Write;
-
 use crate::app::{App, Webhook};
+use crate::config::Config;
 use crate::config::field::Field;
-use crate::config::{Config, DEMO_SECRET};
 
 /// A setting of `T`: its key, what it means, and its place.
 pub(super) struct Setting<T> {
@@ -274,6 +272,11 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         "webhooks.state_file",
         |c| &mut c.webhooks.state_file,
         "File that carries over a restart what was not delivered yet, dead letters, and who was there: clients that are\nback in time cause no webhook. \"\" is none: what waits is lost then, and leaves are told when stopping.\nNot with redis.url: Redis keeps what the next node, or the next start, tells.",
+    ),
+    row(
+        "store.apps_file",
+        |c| &mut c.store.apps_file,
+        "File with more [[apps]] and nothing else, so that secrets are kept apart from settings. \"\" is none. Like this\nfile it is read again when it changes; the demo app never stands in for it.",
     ),
     row(
         "store.url",
@@ -552,37 +555,6 @@ impl Config {
     }
 }
 
-/// The whole default configuration as a commented file, the demo app included.
-pub fn default_toml() -> String {
-    let mut text = String::from(
-        "# Every setting of Fanfare with its default. Leave out what you do not change.\n\
-         # Precedence: this file < FANFARE_SECTION_KEY in the environment < flags.\n",
-    );
-    let mut config = Config::default();
-    let mut section = "";
-    for setting in SETTINGS {
-        let (of, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
-        if of != section {
-            section = of;
-            let _ = write!(text, "\n[{section}]\n");
-        }
-        push_setting(&mut text, setting, name, &mut config);
-    }
-    text.push_str("\n# One block for each app. Without any, this demo app is served, to this machine alone.\n[[apps]]\n");
-    let mut app = Config::demo_app();
-    for setting in APP_SETTINGS {
-        push_setting(&mut text, setting, setting.key, &mut app);
-    }
-    text.replace("********", DEMO_SECRET)
-}
-
-fn push_setting<T>(text: &mut String, setting: &Setting<T>, name: &str, of: &mut T) {
-    for line in setting.doc.lines() {
-        let _ = writeln!(text, "# {line}");
-    }
-    let _ = writeln!(text, "{name} = {}", (setting.field)(of).show());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -597,12 +569,5 @@ mod tests {
         };
         assert_eq!(with("one").differs_from(&with("two")), ["redis.url"]);
         assert!(with("one").differs_from(&with("one")).is_empty());
-    }
-
-    #[test]
-    fn the_sample_file_is_the_default() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml");
-        let file = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(file, default_toml(), "write it anew: fanfare config default > config/default.toml");
     }
 }

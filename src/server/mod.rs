@@ -176,10 +176,11 @@ async fn serve(
         let admin = Admin::new(node.clone(), to_us.clone(), Some(webhooks.desk()), addresses);
         operators::start_admin(node.clone(), admin, socket)?;
     }
+    // It knows how the files look now: whoever hears that we listen may change them.
+    let source = Source::new(layers, node.clone(), directory, certificates, listening.is_public());
     ready(listening);
     tracing::info!(clients = %listening.clients, workers = node.config().workers(), "listening");
     systemd::ready();
-    let source = Source::new(layers, node.clone(), directory, certificates, listening.is_public());
     let haste = attend(&node, source, &mut signals, &mut orders).await;
     systemd::stopping();
     let ending = async {
@@ -294,7 +295,7 @@ async fn attend(
             }
         }
         let replies = std::mem::take(&mut asked);
-        match reload(&source, signals, orders, &mut asked).await {
+        match reload(&mut source, signals, orders, &mut asked).await {
             Ok(reloaded) => {
                 replies.into_iter().flatten().for_each(|reply| drop(reply.send(reloaded.clone())))
             }
@@ -306,7 +307,7 @@ async fn attend(
 /// Reloads. That may ask a database and take its time, but a stop does not wait for it. Who asks for another reload
 /// meanwhile is kept in `asked`: only one that begins later sees all that was written before.
 async fn reload(
-    source: &Source,
+    source: &mut Source,
     signals: &mut Signals,
     orders: &mut UnboundedReceiver<Order>,
     asked: &mut Vec<Option<oneshot::Sender<Reloaded>>>,

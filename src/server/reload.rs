@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{Config, Layers};
+use crate::config::{Config, ConfigError, Layers, Loaded};
 use crate::control::Reloaded;
 use crate::directory::{Directory, Refreshed};
 use crate::node::Node;
@@ -47,7 +47,9 @@ impl Source {
     ) -> Self {
         let tls = &node.config().tls;
         let of_tls = [&tls.certificate, &tls.key].map(PathBuf::from);
-        let files = layers.file.clone().into_iter().chain(of_tls).filter(|path| !path.as_os_str().is_empty());
+        let of_apps = PathBuf::from(&node.config().store.apps_file);
+        let files = layers.file.clone().into_iter().chain([of_apps]).chain(of_tls);
+        let files = files.filter(|path| !path.as_os_str().is_empty());
         let watched = Watched::new(files);
         Self { layers, node, directory, certificates, is_public, watched }
     }
@@ -58,25 +60,27 @@ impl Source {
     }
 
     /// Reads everything again and puts apps and certificates into effect. What is wrong stays as it was.
-    pub(super) async fn reload(&self) -> Reloaded {
+    pub(super) async fn reload(&mut self) -> Reloaded {
         // Certificates end at their time: a mistake in the configuration does not keep a new one out.
         let certificates = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload());
         let certificates = certificates.map_err(|error| error.to_string()).err();
-        let mut loaded = match self.layers.load() {
+        let mut loaded = match self.load() {
             Ok(loaded) => loaded,
             Err(error) => {
                 let problems = error.problems.iter().map(|problem| problem.to_string());
                 return refused(certificates.into_iter().chain(problems).collect());
             }
         };
-        if let Some(problem) = self.demo_problem(&loaded.config) {
+        if let Some(problem) = self.problem_of_apps(&loaded.config) {
             return refused(certificates.into_iter().chain([problem]).collect());
         }
         let apps = std::mem::take(&mut loaded.config.apps);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let needs_restart = loaded.config.differs_from(self.node.config());
+        let mut needs_restart = loaded.config.differs_from(self.node.config());
+        // Its apps are in effect already.
+        needs_restart.retain(|key| *key != "store.apps_file");
         for key in &needs_restart {
             tracing::warn!(key, "a changed setting takes a restart");
         }
@@ -88,12 +92,22 @@ impl Source {
         Reloaded { apps, problems, needs_restart }
     }
 
-    /// Why the demo app of a new configuration is not served. Its credentials are public, and a file that was emptied
-    /// by mistake must not let strangers in.
-    fn demo_problem(&self, config: &Config) -> Option<String> {
+    /// Reads all files. One of apps that is named for the first time is watched from now on.
+    fn load(&mut self) -> Result<Loaded, ConfigError> {
+        let loaded = self.layers.load()?;
+        let is_new = self.watched.add(PathBuf::from(&loaded.config.store.apps_file));
+        // How it looked was learned after it was read: it may have changed between.
+        if is_new { self.layers.load() } else { Ok(loaded) }
+    }
+
+    /// Why the apps of a new configuration are not served. A file that was emptied by mistake must not let strangers in
+    /// with the demo app's public credentials, nor send everybody away for ever.
+    fn problem_of_apps(&self, config: &Config) -> Option<String> {
         let is_served = self.node.apps().all().any(|app| **app == Config::demo_app());
+        let had_some = self.node.apps().all().next().is_some();
+        let are_gone = config.apps.is_empty() && config.store.url.expose().is_empty() && had_some;
         match () {
-            () if config.is_demo() && !is_served => Some(
+            () if (config.is_demo() && !is_served) || are_gone => Some(
                 "no app is configured any more, and the demo app takes nobody's place in a running server: configure \
                  one ([[apps]]), or disable those there are (enabled = false)"
                     .to_owned(),
@@ -108,6 +122,16 @@ impl Watched {
     fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let files = files.into_iter().map(|path| (path.clone(), look(&path))).collect();
         Self { files, restless: false }
+    }
+
+    /// Looks after one more file; false if it is looked after already, or is none.
+    fn add(&mut self, path: PathBuf) -> bool {
+        let is_new = !path.as_os_str().is_empty() && self.files.iter().all(|(known, _)| *known != path);
+        if is_new {
+            let look = look(&path);
+            self.files.push((path, look));
+        }
+        is_new
     }
 
     /// Whether a file has changed since the last time and has been left alone for one look.
@@ -162,6 +186,14 @@ mod tests {
         std::fs::write(&file, "").expect("written");
         assert!(!source.has_changed());
         assert!(source.has_changed());
+    }
+
+    #[test]
+    fn a_file_is_added_once() {
+        let mut watched = Watched::new([PathBuf::from("one")]);
+        assert!(watched.add(PathBuf::from("two")));
+        assert!(!watched.add(PathBuf::from("two")) && !watched.add(PathBuf::from("one")));
+        assert!(!watched.add(PathBuf::new()), "no file is none");
     }
 
     #[test]

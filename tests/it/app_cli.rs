@@ -210,3 +210,55 @@ fn mistakes_change_nothing_and_name_the_remedy() {
     let broken = File::new("[[apps]\n");
     broken.refused(&["create"], 3, "not TOML");
 }
+
+#[test]
+fn new_apps_go_to_the_file_of_apps_and_others_are_changed_where_they_stand() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let apps = folder.path().join("apps.toml");
+    let main = format!("store.apps_file = \"{}\"\n{FILE}", apps.display());
+    let file = File::new(&main);
+    let made = file.run(&["create"]);
+    assert!(made.code == Some(0) && made.stdout.contains(&format!("in {}.", apps.display())), "{made:?}");
+    assert_eq!(fs::metadata(&apps).expect("a file").permissions().mode() & 0o777, 0o600);
+    assert_eq!(file.text(), main);
+    let first = fs::read_to_string(&apps).expect("a file");
+    assert!(first.contains("id = \"2\""), "{first}");
+
+    let listed = file.done(&["list"]);
+    assert_eq!((text(&listed[0], "id"), text(&listed[1], "id")), ("1", "2"));
+    file.done(&["rotate", "2"]);
+    assert_eq!(fs::read_to_string(&apps).expect("a file").matches("secret =").count(), 2);
+    file.done(&["disable", "1"]);
+    assert!(file.text().contains("enabled = false # for now"), "{}", file.text());
+    file.refused(&["create", "--id", "1"], 1, "the id 1 is taken");
+    file.refused(&["show", "9"], 1, "there is no app 9 in");
+    let (_process, api) = file.served();
+    let pair = &file.done(&["show", "2", "--secrets"])["keys"][0];
+    api.of_app("2", text(pair, "key"), text(pair, "secret")).publish("news", "e", "");
+    file.done(&["delete", "2"]);
+    assert_eq!(fs::read_to_string(&apps).expect("a file"), "");
+}
+
+#[test]
+fn the_first_app_is_made_though_others_than_this_machine_will_connect() {
+    let file = File::new("server.bind = \"0.0.0.0:0\"\n");
+    file.done(&["create"]);
+    assert_eq!(run(&["config", "check", "--config", file.path.to_str().expect("UTF-8")], &[]).code, Some(0));
+}
+
+#[test]
+fn a_file_of_apps_needs_no_configuration_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let apps = folder.path().join("apps.toml");
+    let named = format!("store.apps_file={}", apps.display());
+    for id in ["1", "2"] {
+        let made = run(&["app", "create", "--set", &named], &[]);
+        assert!(made.code == Some(0) && made.stdout.contains(&format!("App {id} is made")), "{made:?}");
+    }
+    fs::write(&apps, "server.bind = \"127.0.0.1:0\"\n").expect("written");
+    let refused = run(&["app", "create", "--set", &named], &[]);
+    assert!(
+        refused.code == Some(3) && refused.stderr.contains("apps.toml:1: server does not"),
+        "{refused:?}"
+    );
+}

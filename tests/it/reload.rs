@@ -1,8 +1,13 @@
 //! A changed configuration takes effect while everybody stays connected.
 
-use serde_json::json;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
-use crate::support::{Broker, Client, JS_PATH, KEY, SECRET};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{Broker, Client, JS_PATH, KEY, SECRET, fanfare};
 
 /// Where the broker listens does not change; one app a line: id, key, secret, settings.
 fn config(apps: &[(&str, &str, &str, &str)]) -> String {
@@ -153,6 +158,99 @@ fn a_written_file_is_taken_without_being_told() {
     broker.of_app("2", "second-key", "second-secret").publish("news", "e", "");
     broker.publish("news", "e", "still there");
     client.expect_event("news", "e", "still there");
+}
+
+/// A volume as Kubernetes mounts a Secret: `apps.toml` leads through `..data` to the folder of a version.
+struct Volume {
+    folder: TempDir,
+}
+
+impl Volume {
+    fn new(apps: &str) -> Self {
+        let volume = Self { folder: tempfile::tempdir().expect("a folder") };
+        symlink("..data/apps.toml", volume.path().join("apps.toml")).expect("a link");
+        volume.swap("1", apps);
+        volume
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn swap(&self, version: &str, apps: &str) {
+        let [folder, next] = [&format!("..{version}"), "..data_tmp"].map(|name| self.path().join(name));
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("apps.toml"), apps).expect("written");
+        symlink(folder, &next).expect("a link");
+        fs::rename(next, self.path().join("..data")).expect("swapped");
+    }
+
+    fn setting(&self) -> String {
+        format!("store.apps_file = \"{}/apps.toml\"", self.path().display())
+    }
+}
+
+fn app(id: &str, key: &str) -> String {
+    format!("[[apps]]\nid = \"{id}\"\nkeys = [{{ key = \"{key}\", secret = \"{SECRET}\" }}]\n")
+}
+
+#[test]
+fn a_swapped_volume_with_the_file_of_apps_is_taken_without_being_told() {
+    let volume = Volume::new(&app("2", "second-key"));
+    let broker = Broker::of(&volume.setting(), "");
+    let mut client = broker.subscriber("news");
+    broker.of_app("2", "second-key", SECRET).publish("news", "e", "");
+    volume.swap("2", &(app("2", "second-key") + &app("3", "third-key")));
+    broker.logs("reloaded");
+    broker.of_app("3", "third-key", SECRET).publish("news", "e", "");
+    broker.publish("news", "e", "still there");
+    client.expect_event("news", "e", "still there");
+
+    volume.swap("3", "[[apps]]\nid = 2\n");
+    let line = broker.logs("apps.toml:1");
+    assert!(line.contains("not reloaded"), "{line}");
+    broker.of_app("3", "third-key", SECRET).publish("news", "e", "as before");
+}
+
+#[test]
+fn a_file_of_apps_is_named_and_left_without_a_restart() {
+    let volume = Volume::new(&app("2", "second-key"));
+    let broker = Broker::start();
+    broker.rewrite(&format!("{}\n{}", volume.setting(), app("1", KEY)));
+    broker.logs("reloaded");
+    broker.of_app("2", "second-key", SECRET).publish("news", "e", "");
+    volume.swap("2", &app("3", "third-key"));
+    broker.logs("reloaded");
+    broker.of_app("3", "third-key", SECRET).publish("news", "e", "");
+    broker.refused("/app/second-key?protocol=7", 4001);
+    broker.rewrite(&app("1", KEY));
+    broker.logs("reloaded");
+    broker.refused("/app/third-key?protocol=7", 4001);
+    broker.expect_healthy();
+}
+
+#[test]
+fn a_file_of_apps_may_be_empty_at_first_and_must_not_become_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("apps.toml");
+    fs::write(&path, "").expect("written");
+    let settings = [
+        "server.bind=127.0.0.1:0",
+        "metrics.bind=",
+        "admin.bind=",
+        &format!("store.apps_file={}", path.display()),
+    ];
+    let command = fanfare(&[&["serve"][..], &settings.map(|setting| ["--set", setting]).concat()].concat());
+    let broker = Broker::spawned(command, false, folder);
+    broker.logs("there is no app");
+    broker.refused("/app/demo-key?protocol=7", 4001);
+    fs::write(&path, app("1", KEY)).expect("written");
+    broker.logs("reloaded");
+    let mut client = broker.subscriber("news");
+    fs::write(&path, "").expect("written");
+    assert!(broker.logs("not reloaded").contains("no app is configured any more"));
+    broker.publish("news", "e", "as before");
+    client.expect_event("news", "e", "as before");
 }
 
 #[test]

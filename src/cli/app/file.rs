@@ -1,4 +1,4 @@
-//! Apps of the configuration file: edited in place, comments and all.
+//! Apps of a file, of the configuration or of apps alone: edited in place, comments and all.
 //!
 //! What would be written is read as the server reads it first, and takes the file's place in one step. So a server
 //! that watches the file sees either the old one or a good new one.
@@ -15,17 +15,41 @@ use crate::cli::app::AppError;
 use crate::config::{Layers, toml_of};
 use crate::store::{Pair, Record};
 
-/// A configuration file, and what else makes the configuration.
+/// A file with apps, and all that makes the configuration.
 pub(super) struct AppsFile {
     path: PathBuf,
+    part: Part,
     layers: Layers,
     document: DocumentMut,
 }
 
+/// What a file is to the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    /// The configuration file.
+    Configuration,
+    /// The one that `store.apps_file` names.
+    Apps,
+}
+
+impl Part {
+    /// The configuration with another file in this part.
+    pub(super) fn replaced(self, layers: &Layers, path: &Path) -> Layers {
+        let mut layers = layers.clone();
+        match self {
+            Self::Configuration => layers.file = Some(path.to_owned()),
+            Self::Apps => {
+                let (flag, key) = ("--set store.apps_file".to_owned(), "store.apps_file".to_owned());
+                layers.flags.push((flag, key, path.display().to_string()));
+            }
+        }
+        layers
+    }
+}
+
 impl AppsFile {
     /// Reads the file; one that is not there is empty.
-    pub(super) fn open(layers: Layers) -> Result<Self, AppError> {
-        let path = layers.file.clone().ok_or(AppError::NoPlace)?;
+    pub(super) fn open(path: PathBuf, part: Part, layers: Layers) -> Result<Self, AppError> {
         let problem = |problem: String| AppError::File { path: path.display().to_string(), problem };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -40,7 +64,7 @@ impl AppsFile {
                 .map_err(|_| problem("apps: expected blocks [[apps]]".to_owned()))?;
             document.insert("apps", Item::ArrayOfTables(apps));
         }
-        Ok(Self { path, layers, document })
+        Ok(Self { path, part, layers, document })
     }
 
     pub(super) fn name(&self) -> String {
@@ -51,6 +75,12 @@ impl AppsFile {
     pub(super) fn records(&self) -> Vec<Result<Record, String>> {
         let apps = self.document.get("apps").and_then(Item::as_array_of_tables);
         apps.into_iter().flatten().map(|table| Ok(record_of(table))).collect()
+    }
+
+    /// Whether an app stands in it.
+    pub(super) fn has(&self, id: &str) -> bool {
+        let apps = self.document.get("apps").and_then(Item::as_array_of_tables);
+        apps.into_iter().flatten().any(|table| is_app(table, id))
     }
 
     pub(super) fn insert(&mut self, record: &Record) -> Result<(), AppError> {
@@ -100,7 +130,7 @@ impl AppsFile {
 
     pub(super) fn delete(&mut self, record: &Record) -> Result<(), AppError> {
         if let Some(apps) = self.document.get_mut("apps").and_then(Item::as_array_of_tables_mut) {
-            apps.retain(|table| table.get("id").and_then(Item::as_str) != Some(&record.id));
+            apps.retain(|table| !is_app(table, &record.id));
             if apps.is_empty() {
                 self.document.remove("apps");
             }
@@ -110,7 +140,7 @@ impl AppsFile {
 
     fn table(&mut self, id: &str) -> Option<&mut Table> {
         let apps = self.document.get_mut("apps")?.as_array_of_tables_mut()?;
-        apps.iter_mut().find(|table| table.get("id").and_then(Item::as_str) == Some(id))
+        apps.iter_mut().find(|table| is_app(table, id))
     }
 
     /// Checks what would be written, and puts it in the file's place.
@@ -125,8 +155,7 @@ impl AppsFile {
             problem: format!("the file cannot be written: {error}"),
         };
         let written = write(&beside, &path, &self.document.to_string()).map_err(cannot).and_then(|()| {
-            let layers = Layers { file: Some(beside.clone()), ..self.layers.clone() };
-            layers.load().map_err(|error| {
+            self.part.replaced(&self.layers, &beside).load().map_err(|error| {
                 let text =
                     error.to_string().replace(&*beside.display().to_string(), &path.display().to_string());
                 AppError::Setting(text)
@@ -156,6 +185,10 @@ fn write(beside: &Path, path: &Path, text: &str) -> io::Result<()> {
         file.set_permissions(before.permissions())?;
     }
     file.sync_all()
+}
+
+fn is_app(table: &Table, id: &str) -> bool {
+    table.get("id").and_then(Item::as_str) == Some(id)
 }
 
 /// The pairs, as a list of tables in lines of their own.

@@ -1,4 +1,4 @@
-//! `fanfare app`: apps of the configuration file and of the store, by command.
+//! `fanfare app`: apps of files and of the store, by command.
 //!
 //! Not here: how a file is edited (`file`), tables and SQL (`store`).
 
@@ -19,6 +19,7 @@ use crate::cli::{EXIT_CONFIG, EXIT_FAILED, Settings, fail, say};
 use crate::config::{Loaded, Masked, set_app};
 use crate::store::{Pair, Record, StoreError};
 
+use file::Part;
 use place::Place;
 use show::{list, show};
 
@@ -29,12 +30,13 @@ Examples:
   fanfare app rotate 7 --config fanfare.toml             a second pair, until every backend has it
   fanfare app rotate 7 --config fanfare.toml --drop-old  the newest pair alone
   FANFARE_STORE_URL=postgres://… fanfare app list        with store.url set the store's apps are meant
+  fanfare app create --config fanfare.toml --set store.apps_file=apps.toml  a file with apps alone
 
 A running server takes changes of the file on SIGHUP or as it watches it, those of the store within
 store.cache_ttl_s. Apps that are new to the store are served at once.
 Exit codes: 0 done, 1 not done, 2 wrong flags, 3 wrong configuration.";
 
-/// Apps, in the configuration file or in the store.
+/// Apps, in the configuration file, in the one that store.apps_file names, or in the store.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(super) enum AppCommand {
@@ -114,7 +116,7 @@ pub(super) enum AppCommand {
 pub(super) struct Common {
     #[command(flatten)]
     settings: Settings,
-    /// The apps of the configuration file, even if there is a store
+    /// The apps of files, even if there is a store
     #[arg(long, conflicts_with = "store")]
     file: bool,
     /// The apps of the store (store.url)
@@ -245,26 +247,31 @@ fn carry_out(command: AppCommand) -> Result<Done, AppError> {
         AppCommand::Disable { id, .. } => switch(&mut place, &id, false),
         AppCommand::Delete { id, .. } => {
             let record = find(&place, &id)?;
+            let name = place.name_for(&id);
             place.delete(&record)?;
-            let text = format!("App {id} is deleted from {}.\n{}", place.name(), place.takes_effect());
+            let text = format!("App {id} is deleted from {name}.\n{}", place.takes_effect());
             Ok(Done { text, json: json!({ "id": id, "deleted": true }) })
         }
     }
 }
 
-/// The place of the apps: the store if there is one, the file if not.
+/// The place of the apps: the store if there is one, files if not.
 fn open(common: &Common, settings: Settings) -> Result<Place, AppError> {
     let layers = settings.layers().map_err(AppError::Config)?;
     // A file that is not there yet is made by the first app.
-    let is_new = layers.file.as_ref().is_some_and(|path| !path.exists());
-    let without_file =
-        if is_new { crate::config::Layers { file: None, ..layers.clone() } } else { layers.clone() };
-    let Loaded { config, .. } = without_file.load().map_err(|error| AppError::Config(error.to_string()))?;
+    let mut there = layers.clone();
+    there.file = there.file.filter(|path| path.exists());
+    // An empty file of apps, if there is none: so the demo app is nobody's reason to refuse the first app.
+    let apps_file = layers.apps_file().filter(|path| path.exists()).unwrap_or_else(|| "/dev/null".into());
+    let Loaded { config, .. } = Part::Apps
+        .replaced(&there, &apps_file)
+        .load()
+        .map_err(|error| AppError::Config(error.to_string()))?;
     let has_store = !config.store.url.expose().is_empty();
     if common.store && !has_store {
         return Err(AppError::NoStore);
     }
-    if has_store && !common.file { Place::store(config) } else { Place::file(layers) }
+    if has_store && !common.file { Place::store(config) } else { Place::files(layers) }
 }
 
 fn find(place: &Place, id: &str) -> Result<Record, AppError> {
@@ -305,7 +312,7 @@ fn create(place: &mut Place, id: Option<String>, settings: &[(String, String)]) 
     let text = format!(
         "App {id} is made, in {}.\n\n  PUSHER_APP_ID={id}\n  PUSHER_APP_KEY={key}\n  PUSHER_APP_SECRET={secret}\n\n\
          Paste these lines into the environment of your backend; pages get the key alone.\n{}",
-        place.name(),
+        place.name_for(&id),
         place.takes_effect()
     );
     Ok(Done { text, json: json!({ "id": id, "key": key, "secret": secret }) })
