@@ -1,10 +1,12 @@
-//! The command line: `serve`, `healthcheck`, `doctor`, `config check | show | default | convert`, `app create | list | …`, and
-//! what is asked of a running server.
+//! The command line: `serve`, `healthcheck`, `doctor`, `config check | show | default | convert`, `app create | list | …`,
+//! `completions`, `man`, and what is asked of a running server.
 
 mod app;
+mod completions;
 mod convert;
 mod doctor;
 mod healthcheck;
+mod man;
 mod remote;
 mod show;
 
@@ -76,6 +78,10 @@ enum Command {
     App(app::AppCommand),
     #[command(flatten)]
     Remote(remote::Remote),
+    /// Print the script by which a shell completes this command line.
+    Completions(completions::Completions),
+    /// Print the manual, or write its pages to a folder.
+    Man(man::Manual),
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,6 +156,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Remote(command) => remote::run(&command),
         Command::Config(ConfigCommand::Convert(convert)) => convert.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(manual) => manual.run(Cli::command()),
     }
 }
 

@@ -31,6 +31,7 @@ mod http_requests;
 mod http_robustness;
 mod limits;
 mod logs;
+mod manual;
 mod metrics;
 mod migration;
 mod models;
