@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def manual_pages_render(_, folder):
         source = gzip.decompress(page.read_bytes())
         shown = subprocess.run(["groff", "-man", "-Tutf8", "-Kutf8", "-ww"], input=source, capture_output=True, check=True)
         equal(shown.stderr.decode(), "")
-        text = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout.decode())
+        text = re.sub("\x1b\\[[0-9;]*m|.\b", "", shown.stdout.decode())
         name = page.name.removesuffix(".gz").rsplit(".", 1)[0]
         assert "NAME" in text and name in re.sub("[\u2010\u2212]", "-", text), page
         if lexgrog := shutil.which("lexgrog"):
@@ -208,7 +209,10 @@ def it_has_no_rights_but_to_serve(machine):
     equal(int(status["CapEff"], 16) | int(status["CapBnd"], 16), 0)
     equal((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
     equal(status["Uid"].split()[0], machine.says("id", "--user", "fanfare"))
-    assert re.search(r"Max open files +1048576 +1048576", machine.read(f"/proc/{process}/limits"))
+    limits = machine.read(f"/proc/{process}/limits")
+    # As the unit says, or as much as we are allowed to give.
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert re.search(rf"Max open files +(1048576|{ours}) +(1048576|{ours}) ", limits), limits
     # As the service sees it.
     inside = ["nsenter", "--target", process, "--mount"]
     written = [machine.run(*inside, "touch", path, check=False).returncode for path in ["/etc/x", "/usr/x", "/home/x"]]
@@ -354,6 +358,24 @@ def workflows_are_sound():
     equal((found.returncode, found.stdout), (0, ""))
 
 
+def notes_are_the_section_of_a_version():
+    with tempfile.NamedTemporaryFile("w", suffix=".md") as changelog:
+        changelog.write("# Changelog\n\n## Unreleased\n\n- d\n\n## 1.2.3 (2027-01-31)\n\n- a\n  b\n\n## 1.2\n\n- c\n")
+        changelog.flush()
+        notes = ROOT / "config/release/notes"
+        equal(output(notes, "1.2.3", changelog.name).strip(), "- a\n  b")
+        equal(output(notes, "1.2", changelog.name).strip(), "- c")
+        equal(subprocess.run([notes, "1.2.4", changelog.name], capture_output=True, text=True).returncode, 1)
+
+
+def a_release_has_one_version():
+    version = re.search('(?m)^version = "(.*)"', (ROOT / "Cargo.toml").read_text())[1]
+    assert f"version={version}\n" in output(ROOT / "config/release/version", "branch", "main")
+    wrong = subprocess.run([ROOT / "config/release/version", "tag", "v99.0.0"], capture_output=True, text=True)
+    equal((wrong.returncode, wrong.stdout), (1, ""))
+    assert "Cargo.toml says" in wrong.stderr, wrong.stderr
+
+
 def main():
     stop_on_signals()
     with tempfile.TemporaryDirectory(prefix="fanfare-package-") as out:
@@ -371,6 +393,8 @@ def main():
             live(deb)
         except Missing as why:
             print(f"!!! installing the package is skipped: {why} !!!")
+    story("notes are the section of a version", notes_are_the_section_of_a_version)
+    story("a release has one version", a_release_has_one_version)
     if shutil.which("actionlint"):
         story("workflows are sound", workflows_are_sound)
     else:
