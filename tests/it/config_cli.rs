@@ -71,6 +71,27 @@ fn an_unknown_key_stops_the_start_and_its_neighbour_is_named() {
 }
 
 #[test]
+fn apps_in_a_file_of_their_own_are_shown_with_their_place_and_their_mistakes_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let apps = folder.path().join("apps.toml");
+    let app = |id: &str| APP.replace("\"1\"", &format!("\"{id}\"")).replace("app-key", &format!("key-{id}"));
+    std::fs::write(&apps, app("2")).expect("written");
+    let file = file_with(&format!("store.apps_file = \"{}\"", apps.display()));
+    let checked = run(&["config", "check", "--config", file.path()], &[]);
+    assert!(checked.code == Some(0) && checked.stdout.contains("2 app(s)"), "{checked:?}");
+    let shown = run(&["config", "show", "--origin", "--config", file.path()], &[]).stdout;
+    let place = format!("apps[1].id = \"2\"  # {}:3\n", apps.display());
+    assert!(shown.contains(&place) && !shown.contains("app-secret"), "{place} is not in {shown}");
+
+    std::fs::write(&apps, format!("{}client_event = true\n", app("2"))).expect("written");
+    let parts = ["apps.toml:5", "did you mean client_events?"];
+    check_bad(&run(&["config", "check", "--config", file.path()], &[]), &parts);
+    std::fs::write(&apps, app("1")).expect("written");
+    let parts = ["apps.toml:3", "two apps have the id 1", "fanfare.toml:"];
+    check_bad(&run(&["serve", "--config", file.path()], &[]), &parts);
+}
+
+#[test]
 fn a_bad_value_stops_the_start() {
     for (line, key) in [
         ("connection.ping_after_s = \"soon\"", "ping_after_s"),
