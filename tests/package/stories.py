@@ -224,6 +224,21 @@ def the_unit_is_known_to_be_hardened(machine):
     machine.run("systemd-analyze", "security", "--no-pager", "--threshold=16", "fanfare.service")
 
 
+def systemd_finds_no_fault_with_the_units(machine):
+    units = [f"/usr/lib/systemd/system/fanfare.{kind}" for kind in ["service", "socket"]]
+    found = machine.run("systemd-analyze", "verify", *units)
+    equal(found.stdout + found.stderr, "")
+
+
+def variables_of_etc_default_are_settings(machine):
+    machine.run("tee", "/etc/default/fanfare", text="FANFARE_SERVER_BIND=127.0.0.1:6003\n")
+    machine.run("systemctl", "restart", "fanfare.service")
+    equal(publish(machine, *credentials(machine), address="127.0.0.1:6003"), 200)
+    machine.run("rm", "/etc/default/fanfare")
+    machine.run("systemctl", "restart", "fanfare.service")
+    pid(machine)
+
+
 def a_new_app_is_served_without_a_restart(machine):
     before = pid(machine)
     made = json.loads(machine.run("fanfare", "app", "create", "--json", "--config", CONFIG).stdout)
@@ -338,6 +353,8 @@ def live(deb):
         story("it is reached from this machine alone", it_is_reached_from_this_machine_alone, machine)
         story("it has no rights but to serve", it_has_no_rights_but_to_serve, machine)
         story("the unit is known to be hardened", the_unit_is_known_to_be_hardened, machine)
+        story("systemd finds no fault with the units", systemd_finds_no_fault_with_the_units, machine)
+        story("variables of /etc/default are settings", variables_of_etc_default_are_settings, machine)
         story("a new app is served without a restart", a_new_app_is_served_without_a_restart, machine)
         story("it comes back when it dies", it_comes_back_when_it_dies, machine)
         story("a wrong configuration is not tried again and again", a_wrong_configuration_is_not_tried_again_and_again, machine)
