@@ -57,13 +57,13 @@ def schema() -> str:
     for section, name, meaning in settings_of(sample):
         meanings[section, name] = meaning
     document = json.loads(SCHEMA.read_text())
-    document["$defs"]["settings"] = block(
+    document["definitions"]["settings"] = block(
         {
             section: block({name: setting(value, meanings[section, name]) for name, value in settings.items()})
             for section, settings in sections.items()
         }
     )
-    document["$defs"]["app"] = block(
+    document["definitions"]["app"] = block(
         {name: BLOCKS.get(name) or setting(value, meanings["apps", name]) for name, value in app.items()},
         required=["id", "keys"],
     )
