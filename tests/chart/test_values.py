@@ -9,7 +9,7 @@ import yaml
 import kubernetes_api
 from chart import CASES, CHART, NEW, environment, helm, render
 
-SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-fanfare-apps", "namespace": "default"}}
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-fanfare-chart-apps", "namespace": "default"}}
 
 
 def install(secrets: dict, tmp_path, *arguments: str) -> str:
@@ -31,14 +31,14 @@ def base64_of(text: str) -> str:
 
 def test_a_random_app_is_kept_by_upgrades(tmp_path):
     kept = SECRET | {"data": {"app-key": base64_of("the-old-key"), "app-secret": base64_of("the-old-secret")}}
-    output = install({"demo-fanfare-apps": kept}, tmp_path)
+    output = install({"demo-fanfare-chart-apps": kept}, tmp_path)
     assert f"app-secret: {base64_of('the-old-secret')}" in output
     assert 'new Pusher("the-old-key"' in output
 
 
 def test_a_random_app_is_another_one_for_each_release():
     def secret(release):
-        return release.secrets()["demo-fanfare-apps", "app-secret"]
+        return release.secrets()["demo-fanfare-chart-apps", "app-secret"]
 
     first, second = render(), render(commonLabels='{"other": "one"}')
     assert len(secret(first)) == 32
@@ -47,7 +47,7 @@ def test_a_random_app_is_another_one_for_each_release():
 
 def test_a_random_token_is_kept_by_upgrades(tmp_path):
     kept = SECRET | {"data": {"admin-token": base64_of("the-old-token-of-admin")}}
-    output = install({"demo-fanfare-settings": kept}, tmp_path, "--set", "admin.enabled=true")
+    output = install({"demo-fanfare-chart-env": kept}, tmp_path, "--set", "admin.enabled=true")
     assert f"admin-token: {base64_of('the-old-token-of-admin')}" in output
 
 

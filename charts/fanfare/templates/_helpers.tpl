@@ -170,8 +170,8 @@ annotations:
 {{- if .Values.apps.list -}}
 {{- toYaml .Values.apps.list -}}
 {{- else -}}
-{{- $key := include "fanfare.generated" (list . "-apps" "app-key" 20) -}}
-{{- $secret := include "fanfare.generated" (list . "-apps" "app-secret" 32) -}}
+{{- $key := include "fanfare.generated" (list . "-chart-apps" "app-key" 20) -}}
+{{- $secret := include "fanfare.generated" (list . "-chart-apps" "app-secret" 32) -}}
 {{- list (dict "id" "1" "keys" (list (dict "key" $key "secret" $secret))) | toYaml -}}
 {{- end -}}
 {{- end -}}
@@ -185,7 +185,7 @@ annotations:
 {{- end -}}
 {{- with .Values.redis.sentinels }}{{ $_ := set $settings "redis-sentinels" . }}{{ end -}}
 {{- if and .Values.admin.enabled (not .Values.admin.existingSecret) -}}
-{{- $token := .Values.admin.token | default (include "fanfare.generated" (list . "-settings" "admin-token" 32)) -}}
+{{- $token := .Values.admin.token | default (include "fanfare.generated" (list . "-chart-env" "admin-token" 32)) -}}
 {{- $_ := set $settings "admin-token" $token -}}
 {{- end -}}
 {{- toYaml $settings -}}
@@ -212,7 +212,7 @@ annotations:
 {{- else if $block.existingSecret }}
 {{ include "fanfare.envFromSecret" (list $variable $block.existingSecret $block.existingSecretKey) }}
 {{- else if $block.url }}
-{{ include "fanfare.envFromSecret" (list $variable (printf "%s-settings" (include "fanfare.fullname" $root)) (printf "%s-url" $name)) }}
+{{ include "fanfare.envFromSecret" (list $variable (printf "%s-chart-env" (include "fanfare.fullname" $root)) (printf "%s-url" $name)) }}
 {{- end }}
 {{- end -}}
 
@@ -220,7 +220,7 @@ annotations:
 
 {{/* Addresses are here and not in the file, since those that the image sets are stronger than a file. */}}
 {{- define "fanfare.env" -}}
-{{- $settings := printf "%s-settings" (include "fanfare.fullname" .) -}}
+{{- $settings := printf "%s-chart-env" (include "fanfare.fullname" .) -}}
 - name: FANFARE_CONFIG
   value: /etc/fanfare/fanfare.toml
 - name: FANFARE_SERVER_BIND
@@ -257,7 +257,7 @@ annotations:
               path: fanfare.toml
       {{- if include "fanfare.hasAppsFile" . }}
       - secret:
-          name: {{ default (printf "%s-apps" (include "fanfare.fullname" .)) .Values.apps.existingSecret }}
+          name: {{ default (printf "%s-chart-apps" (include "fanfare.fullname" .)) .Values.apps.existingSecret }}
           items:
             - key: {{ ternary .Values.apps.existingSecretKey "apps.toml" (not (empty .Values.apps.existingSecret)) }}
               path: apps.toml
