@@ -1,11 +1,12 @@
 """What was made from elsewhere is as it would be made now, and documents name what there is."""
 
+import itertools
 import re
 
 import pytest
 
 import generated
-from chart import CASES, CHART
+from chart import CASES, CHART, REPOSITORY, helm
 
 RENEW = "run: FANFARE_BIN=… tests/chart/run --write"
 
@@ -44,3 +45,14 @@ def test_values_that_the_readme_names_exist():
     for name in named:
         name = name.removesuffix(".path")
         assert name in known or name in {"apps.toml", "tls.crt", "tls.key"}, name
+
+
+def test_values_in_the_documents_are_taken(tmp_path):
+    install = (REPOSITORY / "docs" / "install.md").read_text().partition("with Helm\n")[2].partition("\n## ")[0]
+    readme = generated.README.read_text().partition("## Apps and settings\n")[2].partition("**A change")[0]
+    blocks = [re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for text in (install, readme)]
+    assert all(blocks)
+    for block in itertools.chain(*blocks):
+        (tmp_path / "values.yaml").write_text(block)
+        done = helm("template", "fanfare", str(CHART), "--values", str(tmp_path / "values.yaml"))
+        assert done.returncode == 0, done.stderr

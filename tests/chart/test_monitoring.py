@@ -101,6 +101,13 @@ def test_a_runbook_is_a_section_of_our_documents():
         assert section in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
+def test_every_runbook_has_its_alert():
+    operate = (REPOSITORY / "docs" / "operate.md").read_text()
+    runbooks = set(re.findall(r"^### (Fanfare\w+)$", operate, re.MULTILINE))
+    assert runbooks
+    assert runbooks <= {rule["alert"] for rule in rules()}
+
+
 def test_panels_of_the_dashboard_do_not_overlap():
     taken = {}
     for panel in DASHBOARD["panels"]:

@@ -129,6 +129,10 @@ def test_apps_of_a_database_alone_take_no_file_and_no_test():
     ]  # fmt: skip
 
 
+def test_containers_that_are_ended_first_do_not_roll():
+    assert render(strategy__type='"Recreate"').deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
 def test_numbers_are_whole_whatever_their_size():
     text = render(config__server__mailbox_bytes_max="2684354560").settings()["demo-fanfare", "fanfare.toml"]
     assert "mailbox_bytes_max = 2684354560" in text
