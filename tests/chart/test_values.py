@@ -9,6 +9,7 @@ import yaml
 import kubernetes_api
 from chart import CASES, CHART, NEW, environment, helm, render
 
+APPS = '[{"id": "3", "keys": [{"key": "k3", "secret": "s3"}]}]'
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-fanfare-chart-apps", "namespace": "default"}}
 
 
@@ -92,9 +93,8 @@ def test_a_changed_url_replaces_containers():
 
 
 def test_changed_apps_replace_no_container():
-    apps = '[{"id": "3", "keys": [{"key": "k3", "secret": "s3"}]}]'
-    assert render("ci/cluster-redis.yaml", apps__list=apps).secrets() != render("ci/cluster-redis.yaml").secrets()
-    assert checksums(apps__list=apps) == checksums()
+    assert render("ci/cluster-redis.yaml", apps__list=APPS).secrets() != render("ci/cluster-redis.yaml").secrets()
+    assert checksums(apps__list=APPS) == checksums()
 
 
 def test_long_names_are_cut_before_they_are_too_long():
@@ -166,6 +166,18 @@ def test_an_autoscaler_looks_at_what_it_is_told():
 
     assert metrics() == ["cpu", "memory", "fanfare_connections"]
     assert metrics(autoscaling__memoryPercent="0", autoscaling__connections="0") == ["cpu"]
+
+
+def test_a_packed_chart_renders_the_same(tmp_path):
+    done = helm("package", str(CHART), "--destination", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (packed,) = tmp_path.glob("fanfare-*.tgz")
+    values = ["--values", str(CHART / "ci/monitoring.yaml"), "--set", "admin.token=a-token-of-16-characters"]
+    of_package, of_directory = (
+        helm("template", "demo", str(chart), *values, "--set-json", f"apps.list={APPS}").stdout for chart in (packed, CHART)
+    )
+    assert "kind: Deployment" in of_package
+    assert of_package == of_directory
 
 
 def test_the_chart_has_the_version_of_the_server():
