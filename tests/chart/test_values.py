@@ -133,6 +133,12 @@ def test_containers_that_are_ended_first_do_not_roll():
     assert render(strategy__type='"Recreate"').deployment["spec"]["strategy"] == {"type": "Recreate"}
 
 
+def test_the_test_of_a_release_leaves_its_volumes_alone():
+    release = render("examples/state-file.yaml")
+    assert "state" in {volume["name"] for volume in release.pod["spec"]["volumes"]}
+    assert [volume["name"] for volume in release.one("Pod")["spec"]["volumes"]] == ["config"]
+
+
 def test_numbers_are_whole_whatever_their_size():
     text = render(config__server__mailbox_bytes_max="2684354560").settings()["demo-fanfare", "fanfare.toml"]
     assert "mailbox_bytes_max = 2684354560" in text

@@ -290,9 +290,6 @@ annotations:
       {{- end }}
 {{- end }}
 {{- end }}
-{{- with .Values.extraVolumes }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- define "fanfare.volumeMounts" -}}
@@ -308,9 +305,6 @@ annotations:
 - name: redis-tls
   mountPath: /etc/fanfare-redis
   readOnly: true
-{{- end }}
-{{- with .Values.extraVolumeMounts }}
-{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
