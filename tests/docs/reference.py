@@ -25,7 +25,7 @@ def tables():
         elif setting := re.fullmatch(r"(\w+) = (.+)", line):
             text = " ".join(meaning)
             if setting[1] == "webhooks":
-                text = "Receivers of webhooks, a block `[[apps.webhooks]]` for each: see below."
+                text = "Receivers of webhooks, a block `[[apps.webhooks]]` for each: [above](#webhooks)."
             made.append(f"| `{setting[1]}` | `{setting[2]}` | {text.replace('|', chr(92) + '|')} |\n")
             meaning = []
         else:

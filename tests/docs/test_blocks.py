@@ -231,6 +231,8 @@ def java(world, block):
     path = world.root / "Snippet.java"
     imports = [line for line in block.text.splitlines() if line.startswith("import ")]
     body = [line for line in block.text.splitlines() if line not in imports]
+    if "ubscribe(" in block.text:
+        body.append("Thread.sleep(60_000);  // The threads of the client keep nothing alive.")
     path.write_text(
         "\n".join(imports) + "\nclass Snippet { public static void main(String[] arguments) throws Exception {\n"
         + "\n".join(body) + "\n} }\n")
