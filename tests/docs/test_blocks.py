@@ -109,6 +109,16 @@ def any_yaml(world, block):
     assert list(yaml.safe_load_all(block.text))
 
 
+def compose(world, block):
+    """A Compose file: its keys are those of the specification. What it starts is for the shell block that follows."""
+    keep(world, block)
+    file = yaml.safe_load(block.text)
+    assert set(file) <= {"services", "volumes", "networks", "secrets", "configs"}
+    for service in file["services"].values():
+        assert set(service) <= {"image", "deploy", "environment", "ports", "read_only", "cap_drop", "stop_grace_period",
+                                "depends_on", "command", "volumes"}, service
+
+
 def any_json(world, block):
     keep(world, block)
     json.loads(block.text)
@@ -263,7 +273,7 @@ def log():
 
 LANGUAGES = {"js": javascript, "python": python, "go": go, "java": java}
 KINDS = {
-    "sh": shell, "usage": usage, "dockerfile": dockerfile, "toml": toml, "dotenv": dotenv, "yaml": any_yaml,
-    "json": any_json, "sysctl": sysctl, "redis-conf": redis, "redis-user": redis, "proxy": proxy, "file": keep,
+    "sh": shell, "usage": usage, "dockerfile": dockerfile, "toml": toml, "dotenv": dotenv, "yaml": any_yaml, "compose": compose,
+    "json": any_json, "sysctl": sysctl, "redis-conf": redis, "redis-user": redis, "proxy": proxy,
     **dict.fromkeys(LANGUAGES, snippet), "php": syntax("php", "-l"), "ruby": syntax("ruby", "-c"),
 }

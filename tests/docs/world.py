@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import ssl
@@ -23,6 +24,8 @@ AUTHORITIES = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
 
 #: Names that the pages use for machines: all of them are this one.
 NAMES = ["fanfare.example.com", "ws-eu.example.com", "app.example.com", "redis.internal", "redis"]
+
+VERSION = re.search(r'^version = "(.+)"', (REPOSITORY / "Cargo.toml").read_text(), flags=re.M)[1]
 
 #: The app of the pages.
 APP = """
@@ -99,8 +102,20 @@ class World:
             (folder / "tests").mkdir()
             (folder / "tests/run").write_text(f'#!/bin/sh\nexec {REPOSITORY}/tests/run --help "$@"\n')
             (folder / "tests/run").chmod(0o755)
+            if page.name == "install.md":
+                self.make_archive(folder)
             self.folders[page] = folder
         return self.folders[page]
+
+    def make_archive(self, folder):
+        """What one downloads of a release, as far as the page goes into it."""
+        name = f"fanfare-{VERSION}-x86_64-linux-gnu"
+        inside = folder / "archive" / name
+        inside.mkdir(parents=True)
+        (inside / "fanfare").symlink_to(os.environ["FANFARE_BIN"])
+        quietly(["tar", "-czhf", folder / f"{name}.tar.gz", "-C", folder / "archive", name])
+        with open(folder / "SHA256SUMS", "w", encoding="ascii") as sums:
+            subprocess.run(["sha256sum", f"{name}.tar.gz"], cwd=folder, stdout=sums, check=True)
 
     def environment(self, **more):
         """The environment of blocks: nothing of ours but what is needed to find programs and to trust the authority."""
