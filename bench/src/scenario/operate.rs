@@ -12,6 +12,16 @@ use crate::scenario::{Scenario, headline};
 pub(super) fn all() -> Vec<Scenario> {
     vec![
         Scenario::new(
+            "start",
+            "The server is killed and started again 20 times, with 100 apps in its file.",
+            vec![
+                headline("start_ms", "median time from start to serving, 100 apps", "ms"),
+                headline("start_worst_ms", "the longest", "ms").at_most(300.0),
+            ],
+            start,
+        )
+        .with(|| config("", "", OTHERS)),
+        Scenario::new(
             "drain",
             "10,000 clients; the server is told to stop and closes them over 10 seconds.",
             vec![
@@ -53,6 +63,9 @@ pub(super) fn all() -> Vec<Scenario> {
 const WEBHOOK_SETTINGS: &str = "server.watch_config = false\nconnection.ping_after_s = 86400\n\
      webhooks.allowed_networks = [\"127.0.0.0/8\"]\nwebhooks.timeout_s = 2";
 
+/// Apps beside it where 100 are asked for.
+const OTHERS: usize = 99;
+
 /// The app that every scenario has, with settings of its own, and so many others beside it.
 fn config(settings: &str, of_app: &str, others: usize) -> String {
     let app = |id: &str, key: &str, secret: &str| {
@@ -63,6 +76,23 @@ fn config(settings: &str, of_app: &str, others: usize) -> String {
         text.push_str(&app(&format!("other-{id}"), &format!("key-{id}"), &format!("secret-{id}")));
     }
     text
+}
+
+fn start(stage: &mut Stage) -> io::Result<()> {
+    let mut took_ms = Vec::new();
+    for _ in 0..stage.many(20) {
+        stage.server.kill();
+        let began = Instant::now();
+        stage.server.restart()?;
+        stage.server.wait()?;
+        took_ms.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    took_ms.sort_by(f64::total_cmp);
+    let last = OTHERS - 1;
+    stage.until_served(&format!("other-{last}"), &format!("key-{last}"), &format!("secret-{last}"))?;
+    stage.figure("start_ms", took_ms[took_ms.len() / 2]);
+    stage.figure("start_worst_ms", took_ms[took_ms.len() - 1]);
+    Ok(())
 }
 
 fn drain(stage: &mut Stage) -> io::Result<()> {
