@@ -109,7 +109,7 @@ class World:
 
     def make_archive(self, folder):
         """What one downloads of a release, as far as the page goes into it."""
-        name = f"fanfare-{VERSION}-x86_64-linux-gnu"
+        name = f"fanfare-{VERSION}-linux-amd64"
         inside = folder / "archive" / name
         inside.mkdir(parents=True)
         (inside / "fanfare").symlink_to(os.environ["FANFARE_BIN"])
