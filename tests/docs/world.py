@@ -169,14 +169,14 @@ class Server:
         return pusher.Pusher(app_id=self.app, key=self.key, secret=self.secret, host=self.host, port=self.port,
                              ssl=self.tls, timeout=10)
 
-    def subscriber(self, channel, address="127.0.0.1"):
-        """A socket that has subscribed to `channel`, coming from `address`."""
+    def subscriber(self, channel, address="127.0.0.1", prefix=""):
+        """A socket that has subscribed to `channel`, coming from `address`, with `prefix` before the path."""
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(address, 0))
         wire = plain
         if self.tls:
             wire = ssl.create_default_context(cafile=AUTHORITIES).wrap_socket(plain, server_hostname=self.host)
         scheme = "wss" if self.tls else "ws"
-        url = f"{scheme}://{self.host}:{self.port}/app/{self.key}?protocol=7&client=test&version=1"
+        url = f"{scheme}://{self.host}:{self.port}{prefix}/app/{self.key}?protocol=7&client=test&version=1"
         found = websocket.create_connection(url, timeout=10, socket=wire)
         found.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel}}))
         await_event(found, "pusher_internal:subscription_succeeded")
