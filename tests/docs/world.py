@@ -23,7 +23,7 @@ NODE_MODULES = REPOSITORY / "tests/clients/node/node_modules"
 AUTHORITIES = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
 
 #: Names that the pages use for machines: all of them are this one.
-NAMES = ["fanfare.example.com", "ws-eu.example.com", "app.example.com", "redis.internal", "redis"]
+NAMES = ["fanfare.example.com", "ws-eu.example.com", "ws-eu.pusher.com", "app.example.com", "redis.internal", "redis"]
 
 VERSION = re.search(r'^version = "(.+)"', (REPOSITORY / "Cargo.toml").read_text(), flags=re.M)[1]
 
