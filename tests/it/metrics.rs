@@ -204,8 +204,9 @@ fn bytes_and_ping_frames_are_counted() {
 
 #[test]
 fn what_waits_for_a_client_is_counted_until_the_client_is_let_go() {
+    // More than can be published before the figures are told anew.
     let broker = Broker::with(
-        "server.workers = 1\nmetrics.bind = \"127.0.0.1:0\"\nconnection.outbox_bytes_max = 3000000",
+        "server.workers = 1\nmetrics.bind = \"127.0.0.1:0\"\nconnection.outbox_bytes_max = 20000000",
     );
     let mut deaf = broker.raw();
     deaf.send_text(r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#);
