@@ -2,7 +2,7 @@
 --
 -- KEYS: held:<node>, meta, log:0, log:1, then what else the items may touch.
 -- ARGV: base, node, number, bytes of each part of the log, the command that publishes, nonce (8 bytes), debounce (ms),
--- most facts, then the items, one after the other, and the run.
+-- most facts, then the items, one after the other, and the run: '' if the server does not say it.
 -- Answer: a reply for each item that has one.
 local HELD, META = KEYS[1], KEYS[2]
 local FIRST_ITEM = 9
@@ -29,7 +29,7 @@ end
 local ERAS, ERA_STEP_MAX = 1048576, 1024
 local state = call('HMGET', META, 'run', 'era', 'log')
 local era, log = tonumber(state[2] or 0), tonumber(state[3] or 0)
-if state[1] ~= ARGV[#ARGV] then
+if ARGV[#ARGV] ~= '' and state[1] ~= ARGV[#ARGV] then
   if state[1] then
     era = (era + 1 + unpack_from('>I4', ARGV[6]) % ERA_STEP_MAX) % ERAS
   end

@@ -26,6 +26,8 @@ pub(super) struct Requests {
     /// Told when the connection has ended, or is of no more use.
     broken: Arc<Notify>,
     run: u64,
+    /// The same as the server says it, for scripts; empty if it does not: nodes must not take it for another one each.
+    run_name: Arc<str>,
 }
 
 /// Commands that may wait to be written. More wait outside.
@@ -65,6 +67,7 @@ impl Requests {
             setting: access.setting,
             broken,
             run: 0,
+            run_name: Arc::default(),
         })
     }
 
@@ -104,6 +107,9 @@ impl Requests {
         };
         let run = text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
         let digits = run.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        if digits.is_some() {
+            self.run_name = run.into();
+        }
         // A server that keeps it to itself is another one with every connection.
         self.run = digits.unwrap_or_else(rand::random).max(1);
         Ok(())
@@ -129,7 +135,7 @@ impl Requests {
         hash: &str,
         asking: bool,
     ) -> Result<Value, Answer> {
-        let run = self.run.to_string();
+        let run = Arc::clone(&self.run_name);
         match self.send(&command("EVALSHA", hash, invocation, &run), asking).await {
             Err(Answer::NoScript) => {
                 self.send(&command("EVAL", invocation.script.source, invocation, &run), asking).await

@@ -47,8 +47,8 @@ pub(super) struct Nodes {
     pub(super) facts_max: usize,
     now_ms: u64,
     nonce: u64,
-    /// Which run of Redis the scripts take it for.
-    pub(super) run: u64,
+    /// Which run of Redis the scripts take it for, if it says so.
+    pub(super) run: Option<u64>,
     pub(super) nodes: Vec<Node>,
     /// What the bus has told of each topic.
     pub(super) heard: HashMap<Topic, Vec<Arrival>>,
@@ -96,7 +96,7 @@ impl Nodes {
             facts_max: 1000,
             now_ms: BEGINNING_MS,
             nonce: 0,
-            run: 1,
+            run: Some(1),
             nodes,
             heard: HashMap::new(),
             news: Vec::new(),
@@ -141,7 +141,8 @@ impl Nodes {
     pub(super) fn run(&mut self, invocation: &Invocation) -> Result<Value, Fault> {
         let mut command = cmd("EVALSHA");
         command.arg(&self.shas[invocation.script.name]).arg(invocation.keys.len());
-        command.arg(&invocation.keys).arg(&invocation.args).arg(self.run);
+        let run = self.run.map(|run| run.to_string()).unwrap_or_default();
+        command.arg(&invocation.keys).arg(&invocation.args).arg(run);
         command.query(&mut self.redis).map_err(|error| {
             script::fault(&error.to_string()).unwrap_or_else(|| Fault::Nonsense(error.to_string()))
         })
@@ -256,7 +257,7 @@ impl Nodes {
             let restore = cmd("RESTORE").arg(key).arg(0).arg(dump).exec(&mut self.redis);
             restore.expect("the state of a moment ago");
         }
-        self.run += 1;
+        self.run = self.run.map(|run| run + 1);
         self.has_lost = true;
     }
 

@@ -331,6 +331,20 @@ fn no_place_is_given_twice_by_servers_that_lack_the_latest_messages() {
 }
 
 #[test]
+fn a_server_that_does_not_say_which_it_is_begins_no_era() {
+    let mut bench = Bench::new("news");
+    let hold = bench.hold(1, None, Again::No);
+    bench.nodes.step(0, false, &[hold]);
+    for (at, run) in [Some(1), None, Some(1), None].into_iter().enumerate() {
+        bench.nodes.run = run;
+        let event = bench.event("\"1\"");
+        bench.nodes.step(0, false, &[event]);
+        let (_, arrival) = bench.nodes.news().remove(0);
+        assert_eq!(arrival.place.seq, at as u64 + 1);
+    }
+}
+
+#[test]
 fn another_layout_is_left_alone() {
     let mut bench = Bench::new("news");
     let meta = [bench.nodes.base(), b"meta".to_vec()].concat();

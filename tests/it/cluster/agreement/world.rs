@@ -385,7 +385,7 @@ impl World {
 
     /// Redis is another one, with everything that was there.
     pub(super) fn restart(&mut self) {
-        self.nodes.run += 1;
+        self.nodes.run = self.nodes.run.map(|run| run + 1);
     }
 
     /// As if Redis had lost the latest messages of a topic: what is left begins another life.
